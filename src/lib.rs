@@ -1,1 +1,25 @@
-//! Table of contents, to be filled.
+//! `mt` keeps valid vault tokens on every destination node of every service, and can always say what it did.
+//!
+//! | module | subject |
+//! |---|---|
+//! | [`workflow`] | the engine: runs, machines, steps, targets, the store. It knows nothing of tokens |
+//! | [`steps`] | what the shipped workflows do: one file per action |
+//! | [`config`] | the configuration file, resolved into one [`config::Service`] per experiment and role |
+//! | [`process`] | the only place that starts a child process |
+//! | [`guardian`] | the parent of every acting `mt`: ends what is left when the worker dies |
+//! | [`token_file`] | the only place that reads, writes or moves a token file |
+//! | [`redact`] | secrets out of text that people or disks will see |
+//! | [`notify`] | mail to the people who can mend what failed |
+//! | [`cli`] | one file per subcommand; prints, never decides |
+//! | [`explain`] | what every error code means and what to do about it |
+
+pub mod cli;
+pub mod config;
+pub mod explain;
+pub mod guardian;
+pub mod notify;
+pub mod process;
+pub mod redact;
+pub mod steps;
+pub mod token_file;
+pub mod workflow;
