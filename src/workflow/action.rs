@@ -178,6 +178,11 @@ pub trait Action: Send + Sync {
         ProductState::Lost("it does not outlive its process".to_owned())
     }
 
+    /// Is this recorded target still configured, as far as can be known without asking anybody?
+    fn is_configured(&self, _subject: Option<&Subject>, _target: &TargetName) -> bool {
+        true
+    }
+
     /// Makes a product that `product_state` called usable available to the later steps of this process.
     fn adopt(&self, _subject: Option<&Subject>, _detail: Option<&Value>) -> Result<(), Failure> {
         Ok(())

@@ -82,7 +82,7 @@ pub enum Fact {
         /// Why, in a few words.
         why: String,
     },
-    /// An earlier step stopped the machine, or the session ended before this one.
+    /// An earlier step stopped the machine, or something it needs was not made.
     StepNotAttempted {
         /// Whose; `None` for a run-wide step.
         subject: Option<Subject>,
@@ -90,6 +90,14 @@ pub enum Fact {
         step: StepName,
         /// Why, in a few words.
         why: String,
+    },
+    /// The session can do no more for this step: the deadline struck. Targets that wait for another try have
+    /// timed out, those never tried were not attempted.
+    StepCut {
+        /// Whose; `None` for a run-wide step.
+        subject: Option<Subject>,
+        /// Which.
+        step: StepName,
     },
     /// The target of an earlier session is no longer configured.
     TargetGone {

@@ -16,9 +16,16 @@
 
 pub mod action;
 pub mod code;
+pub mod counters;
 pub mod definition;
 pub mod event;
+pub mod fold;
+pub mod gate;
 pub mod id;
+pub mod lease;
+pub mod machine;
+pub mod resume;
+pub mod retry;
 pub mod run;
 pub mod status;
 pub mod store;

@@ -1,0 +1,179 @@
+//! Consecutive errors across runs: should a person be told?
+//!
+//! A record changes when a machine ends, from the aggregate of all its sessions. It remembers the run that changed it
+//! last and its value before that run, so that the same run, resumed and ended again, is counted once.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::definition::{CountsAs, Mode};
+use super::event::PlannedStep;
+use super::id::{RunId, Subject, TargetName};
+use super::run::Machine;
+use super::status::StepStatus;
+
+/// Which counter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CounterKey {
+    /// The subject.
+    pub subject: Subject,
+    /// The target for a push counter; `None` for the subject's setup counter.
+    pub target: Option<TargetName>,
+}
+
+impl CounterKey {
+    /// The key in the store's tree: names hold no NUL.
+    pub fn as_key(&self) -> String {
+        match &self.target {
+            None => self.subject.to_string(),
+            Some(target) => format!("{}\0{target}", self.subject),
+        }
+    }
+}
+
+/// One counter as kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counter {
+    /// Which it is.
+    pub key: CounterKey,
+    /// Errors in a row that nobody has been told of.
+    pub value: u32,
+    /// The run that changed it last.
+    pub run: RunId,
+    /// The value before that run.
+    pub before: u32,
+    /// The run whose report of it was accepted last.
+    pub reported_by: Option<RunId>,
+    /// When the present row of errors began.
+    pub failing_since: Option<Timestamp>,
+    /// Runs in the present row of errors, told or not.
+    pub failing_runs: u32,
+}
+
+/// What a run says of a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// At least one thing that counts failed.
+    Failed,
+    /// Something was tried and nothing failed.
+    Succeeded,
+    /// Nothing was tried, or it is gone or skipped.
+    NotAttempted,
+}
+
+/// The counter after `run` has ended with `verdict`; `None` while there is nothing to keep.
+pub fn count(
+    record: Option<&Counter>,
+    key: &CounterKey,
+    run: RunId,
+    verdict: Verdict,
+    now: Timestamp,
+) -> Option<Counter> {
+    let Some(record) = record else {
+        return match verdict {
+            Verdict::NotAttempted | Verdict::Succeeded => None,
+            Verdict::Failed => Some(Counter {
+                key: key.clone(),
+                value: 1,
+                run,
+                before: 0,
+                reported_by: None,
+                failing_since: Some(now),
+                failing_runs: 1,
+            }),
+        };
+    };
+    if record.run > run || verdict == Verdict::NotAttempted {
+        return Some(record.clone());
+    }
+    let again = record.run == run;
+    let before = if again { record.before } else { record.value };
+    let mut next = record.clone();
+    next.run = run;
+    next.before = before;
+    match verdict {
+        Verdict::NotAttempted => {}
+        Verdict::Succeeded => {
+            next.value = 0;
+            next.failing_since = None;
+            next.failing_runs = 0;
+        }
+        // What this run has already reported it does not count again.
+        Verdict::Failed if record.reported_by == Some(run) => {}
+        Verdict::Failed => {
+            next.value = before + 1;
+            next.failing_since = record.failing_since.or(Some(now));
+            if !again || record.failing_runs == 0 {
+                next.failing_runs = record.failing_runs + 1;
+            }
+        }
+    }
+    Some(next)
+}
+
+/// Is it time to tell somebody about this counter, in the report of `run`?
+pub fn is_due(counter: &Counter, run: RunId, threshold: u32) -> bool {
+    counter.run == run && counter.value > 0 && counter.value >= threshold && counter.reported_by != Some(run)
+}
+
+/// The counter after a channel has accepted a report of `value` errors in `run`.
+pub fn reported(counter: &Counter, run: RunId, value: u32) -> Counter {
+    Counter { value: counter.value.saturating_sub(value), reported_by: Some(run), ..counter.clone() }
+}
+
+/// Do runs of this mode count?
+pub fn mode_counts(mode: Mode) -> bool {
+    match mode {
+        Mode::Normal => true,
+        Mode::Test | Mode::Onboard | Mode::OnboardPush => false,
+    }
+}
+
+/// What a machine that has ended says of its counters: one for its setup, one for each target of its push steps.
+pub fn verdicts(machine: &Machine, plan: &[PlannedStep]) -> Vec<(CounterKey, Verdict)> {
+    let mut setup = Verdict::NotAttempted;
+    let mut push: BTreeMap<TargetName, Verdict> = BTreeMap::new();
+    for step in &machine.steps {
+        let Some(planned) = plan.iter().find(|p| p.name == step.name) else { continue };
+        match planned.counts_as {
+            CountsAs::Nothing => {}
+            CountsAs::Setup => {
+                setup = worse(setup, verdict(step.status));
+                for target in &step.targets {
+                    setup = worse(setup, verdict(target.status));
+                }
+            }
+            CountsAs::Push => {
+                for target in &step.targets {
+                    let seen = push.entry(target.name.clone()).or_insert(Verdict::NotAttempted);
+                    *seen = worse(*seen, verdict(target.status));
+                }
+            }
+        }
+    }
+    let key = |target| CounterKey { subject: machine.subject.clone(), target };
+    let push = push.into_iter().map(|(target, verdict)| (key(Some(target)), verdict));
+    std::iter::once((key(None), setup)).chain(push).collect()
+}
+
+fn verdict(status: StepStatus) -> Verdict {
+    match status {
+        StepStatus::Stale | StepStatus::Failed | StepStatus::NeedsHuman | StepStatus::TimedOut => Verdict::Failed,
+        StepStatus::Succeeded => Verdict::Succeeded,
+        StepStatus::Pending
+        | StepStatus::Running
+        | StepStatus::NotAttempted
+        | StepStatus::Skipped
+        | StepStatus::Gone => Verdict::NotAttempted,
+    }
+}
+
+fn worse(a: Verdict, b: Verdict) -> Verdict {
+    match (a, b) {
+        (Verdict::Failed, _) | (_, Verdict::Failed) => Verdict::Failed,
+        (Verdict::Succeeded, _) | (_, Verdict::Succeeded) => Verdict::Succeeded,
+        (Verdict::NotAttempted, Verdict::NotAttempted) => Verdict::NotAttempted,
+    }
+}

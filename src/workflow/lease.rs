@@ -1,0 +1,94 @@
+//! One owner per subject: a flock in the state directory, held while a machine works. It dies with its holder.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::id::{RunId, Subject};
+
+/// The directory of leases.
+#[derive(Clone, Debug)]
+pub struct Leases {
+    directory: PathBuf,
+}
+
+/// A subject held by this process; dropping it lets the next one in.
+#[derive(Debug)]
+pub struct Lease {
+    _file: File,
+}
+
+/// Somebody else holds the subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The run that holds it, where it could be read.
+    pub by: Option<RunId>,
+}
+
+impl Leases {
+    /// Leases in this directory, which exists.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self { directory: directory.into() }
+    }
+
+    /// Takes the subject for a run, without waiting. `Ok(Err(_))`: somebody else holds it.
+    pub fn take(&self, subject: &Subject, run: RunId) -> io::Result<Result<Lease, Held>> {
+        let path = self.directory.join(subject.as_str());
+        let mut file = open(&path)?;
+        match file.try_lock() {
+            Ok(()) => {
+                // The content is for the one who finds it held: it need not survive a crash.
+                file.set_len(0)?;
+                file.rewind()?;
+                writeln!(file, "{run}")?;
+                Ok(Ok(Lease { _file: file }))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                let by = match file.read_to_string(&mut text) {
+                    Ok(_) => text.trim().parse().ok(),
+                    Err(_) => None,
+                };
+                Ok(Err(Held { by }))
+            }
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_has_one_holder_and_the_other_learns_which_run_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let leases = Leases::new(directory.path());
+        let (subject, run) = (Subject::new("dune_production"), RunId::generate());
+        let lease = leases.take(&subject, run).unwrap().unwrap();
+        assert_eq!(leases.take(&subject, RunId::generate()).unwrap().unwrap_err(), Held { by: Some(run) });
+        assert!(leases.take(&Subject::new("mu2e_production"), run).unwrap().is_ok());
+        drop(lease);
+        assert!(leases.take(&subject, RunId::generate()).unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_link_planted_as_a_lease_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", directory.path().join("dune_production")).unwrap();
+        let leases = Leases::new(directory.path());
+        assert!(leases.take(&Subject::new("dune_production"), RunId::generate()).is_err());
+    }
+}
