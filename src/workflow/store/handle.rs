@@ -1,0 +1,254 @@
+//! The handle: what the rest of `mt` holds of the store.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::error::StoreError;
+use super::open::MIN_FREE;
+use super::state_dir::StateDir;
+use super::thread::{Ack, Request, Worker};
+use super::tx::Tx;
+use super::view::View;
+
+/// What a handle is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Makes the store if there is none.
+    ReadWrite,
+    /// A store that is missing reads as an empty one; one of a newer `mt` is read as far as it is understood.
+    ReadOnly,
+}
+
+/// What tests and benches may set otherwise.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long other processes are waited for: 10 s.
+    pub patience: Duration,
+    /// Below this much free space (in bytes) the store is not opened: [`MIN_FREE`].
+    pub min_free: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { patience: Duration::from_secs(10), min_free: MIN_FREE }
+    }
+}
+
+/// What a handle has done so far.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) commits: AtomicU64,
+    pub(super) writes: AtomicU64,
+    pub(super) turns: AtomicU64,
+    pub(super) hand_overs: AtomicU64,
+}
+
+/// What a handle has done so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Group commits: each is one transaction, one flush and one sync.
+    pub commits: u64,
+    /// Acknowledged writes that changed something.
+    pub writes: u64,
+    /// How often the store was opened.
+    pub turns: u64,
+    /// How often it was let go because another process waited.
+    pub hand_overs: u64,
+}
+
+/// A handle of the store; clones share it. Behind it is one OS thread, which opens the store when there is work, hands it
+/// to other processes that wait, and lets it go when there is nothing to do.
+///
+/// The closures given to `write` and `read` run on that thread: they must be short and must not wait for anything.
+#[derive(Clone, Debug)]
+pub struct Store {
+    requests: mpsc::Sender<Request>,
+    counts: Arc<Counts>,
+    access: Access,
+}
+
+impl Store {
+    /// Opens the store once, to see that it can be, and gives a handle. Blocks, for 10 s at most.
+    ///
+    /// # Errors
+    /// Every kind of [`StoreError`] but `Closed`: the caller goes on unrecorded, or gives up and prints it.
+    pub fn open(state: &StateDir, access: Access) -> Result<Self, StoreError> {
+        Self::open_with(state, access, Options::default())
+    }
+
+    /// The same with other limits.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_with(state: &StateDir, access: Access, options: Options) -> Result<Self, StoreError> {
+        let (requests, incoming) = mpsc::channel();
+        let counts = Arc::new(Counts::default());
+        let worker = Worker::new(state.clone(), access, options, Arc::clone(&counts));
+        std::thread::Builder::new()
+            .name("mt-store".to_owned())
+            .spawn(move || worker.work(&incoming))
+            .map_err(|e| StoreError::io("start a thread for", &state.store(), e))?;
+        let store = Self { requests, counts, access };
+        store.read_blocking(|_| ())?;
+        Ok(store)
+    }
+
+    /// Changes the store. What the closure reads and writes is one atomic step; it is durable when this returns `Ok`.
+    /// If the closure fails, nothing it changed is kept.
+    ///
+    /// After an error of the commit itself (`NoSpace`, `Io`) the changes may or may not be there.
+    ///
+    /// # Errors
+    /// The closure's own, or a [`StoreError`] turned into it.
+    ///
+    /// # Panics
+    /// If the closure panics. Other writes are not affected.
+    pub async fn write<T, E, F>(&self, change: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.send_write(change, move |outcome| drop(reply.send(outcome)))?;
+        unwound(answer.await.map_err(|_| StoreError::Closed)?)
+    }
+
+    /// [`Store::write`] for code that is not async.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    ///
+    /// # Panics
+    /// As [`Store::write`].
+    pub fn write_blocking<T, E, F>(&self, change: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.send_write(change, move |outcome| drop(reply.send(outcome)))?;
+        unwound(answer.recv().map_err(|_| StoreError::Closed)?)
+    }
+
+    /// Reads committed state.
+    ///
+    /// # Errors
+    /// If the store cannot be opened. What the closure's own reads say is in its result.
+    ///
+    /// # Panics
+    /// If the closure panics.
+    pub async fn read<T, F>(&self, look: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&View<'_>) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.send_read(look, move |outcome| drop(reply.send(outcome)))?;
+        unwound(answer.await.map_err(|_| StoreError::Closed)?)
+    }
+
+    /// [`Store::read`] for code that is not async.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    ///
+    /// # Panics
+    /// As [`Store::read`].
+    pub fn read_blocking<T, F>(&self, look: F) -> Result<T, StoreError>
+    where
+        F: FnOnce(&View<'_>) -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let (reply, answer) = mpsc::sync_channel(1);
+        self.send_read(look, move |outcome| drop(reply.send(outcome)))?;
+        unwound(answer.recv().map_err(|_| StoreError::Closed)?)
+    }
+
+    /// Finishes what was asked for before, lets the store go and ends its thread. Blocks. Every clone is closed with it.
+    /// Not needed for durability: a write is durable when it returns.
+    pub fn close(self) {
+        let (done, closed) = mpsc::sync_channel(1);
+        if self.requests.send(Request::Close(done)).is_ok() {
+            // An error means that the thread has ended: as good as closed.
+            let _ = closed.recv();
+        }
+    }
+
+    /// What this handle has done so far.
+    pub fn stats(&self) -> Stats {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Stats {
+            commits: of(&self.counts.commits),
+            writes: of(&self.counts.writes),
+            turns: of(&self.counts.turns),
+            hand_overs: of(&self.counts.hand_overs),
+        }
+    }
+
+    fn send_write<T, E>(
+        &self,
+        change: impl FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        reply: impl FnOnce(Outcome<T, E>) + Send + 'static,
+    ) -> Result<(), StoreError>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        if self.access == Access::ReadOnly {
+            return Err(StoreError::ReadOnly);
+        }
+        let request = Request::Write(Box::new(move |tx| {
+            let tx = match tx {
+                Ok(tx) => tx,
+                Err(error) => {
+                    reply(Ok(Err(error.into())));
+                    return None;
+                }
+            };
+            match catch_unwind(AssertUnwindSafe(|| change(tx))) {
+                Ok(Ok(value)) => {
+                    let ack: Ack = Box::new(move |committed| reply(Ok(committed.map(|()| value).map_err(E::from))));
+                    Some(ack)
+                }
+                Ok(Err(error)) => {
+                    reply(Ok(Err(error)));
+                    None
+                }
+                Err(panic) => {
+                    reply(Err(panic));
+                    None
+                }
+            }
+        }));
+        self.requests.send(request).map_err(|_| StoreError::Closed)
+    }
+
+    fn send_read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&View<'_>) -> T + Send + 'static,
+        reply: impl FnOnce(Outcome<T, StoreError>) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let request = Request::Read(Box::new(move |view| {
+            reply(match view {
+                Ok(view) => catch_unwind(AssertUnwindSafe(|| look(view))).map(Ok),
+                Err(error) => Ok(Err(error)),
+            });
+        }));
+        self.requests.send(request).map_err(|_| StoreError::Closed)
+    }
+}
+
+/// A closure's result, or the panic that ended it.
+type Outcome<T, E> = Result<Result<T, E>, Box<dyn Any + Send>>;
+
+fn unwound<T, E>(outcome: Outcome<T, E>) -> Result<T, E> {
+    outcome.unwrap_or_else(|panic| resume_unwind(panic))
+}

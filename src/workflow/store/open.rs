@@ -1,0 +1,345 @@
+//! sled, opened with every care it needs. Everything here happens under the lock.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use nix::sys::statvfs::statvfs;
+use sled::Transactional;
+use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
+use ulid::Ulid;
+
+use super::error::{HolderState, StoreError};
+use super::handle::Access;
+use super::keys::{self, TREES, Tree};
+use super::overlay::Overlay;
+use super::record;
+use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer, sync_directory};
+use super::state_dir::{StateDir, make_directory};
+use super::view::{Base, View};
+
+/// Below this much free space the store is not opened: opening writes, and sled does not survive failing there.
+pub const MIN_FREE: u64 = 16 << 20;
+
+/// sled's page cache. Its default takes 500 MB and more.
+const CACHE: u64 = 16 << 20;
+
+/// How long threads of a sled just closed, here or in the process before us, may keep its own lock.
+const SLED_LETS_GO: Duration = Duration::from_secs(5);
+
+/// How new a directory's time must be for a file made right after to leave it unchanged: clocks of file systems tick slowly.
+const CLOCK_TICK: Duration = Duration::from_millis(100);
+
+/// The store, open. One process at a time has one.
+pub(super) struct Opened {
+    // Dropped in this order: every tree before the database.
+    trees: [sled::Tree; TREES],
+    db: sled::Db,
+    files: DataFiles,
+    path: PathBuf,
+    sidecar_path: PathBuf,
+    sidecar: Sidecar,
+    sequence: u64,
+    access: Access,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("path", &self.path).field("sequence", &self.sequence).finish_non_exhaustive()
+    }
+}
+
+impl Opened {
+    /// Opens the store, or makes it if there is none; `Ok(None)`: there is none, and it was only to be read.
+    pub(super) fn open(state: &StateDir, access: Access, min_free: u64) -> Result<Option<Self>, StoreError> {
+        let path = state.store();
+        check_free_space(&path, state.path(), min_free)?;
+        let sidecar = Sidecar::read(&state.sidecar(), &path)?;
+        if let Some(Sidecar { format, .. }) = sidecar
+            && format > FORMAT
+            && access == Access::ReadWrite
+        {
+            return Err(newer("write", &path, format));
+        }
+        match (&sidecar, holds_something(&path)?) {
+            (Some(_), false) => {
+                return Err(StoreError::damaged(
+                    &path,
+                    format!("{} says that there was one, but it is gone or empty", state.sidecar().display()),
+                ));
+            }
+            (None, false) if access == Access::ReadOnly => return Ok(None),
+            (None, false) => create(state)?,
+            (None | Some(_), true) => {}
+        }
+        let (db, trees) = open_sled(&path, false)?;
+        let files = DataFiles::of(&path)?;
+        let (sequence, id) = {
+            let view = View::new(Some(Base { trees: &trees, path: &path }), None, &path);
+            (view.sequence()?, view.store_id()?)
+        };
+        let sidecar = match (sidecar, id) {
+            (Some(sidecar), Some(id)) => {
+                if id != sidecar.store_id {
+                    let what =
+                        format!("it has the id {id}, and {} says {}", state.sidecar().display(), sidecar.store_id);
+                    return Err(StoreError::damaged(&path, what));
+                }
+                if sequence < sidecar.checkpoint {
+                    let lost = sidecar.checkpoint - sequence;
+                    let what = format!("at least its last {lost} commits of {} are missing", sidecar.checkpoint);
+                    return Err(StoreError::damaged(&path, what));
+                }
+                sidecar
+            }
+            (Some(_), None) => return Err(StoreError::damaged(&path, "it opened without what was written to it")),
+            // A store is put in its place whole, and its sidecar right after: the process was killed between the two.
+            (None, Some(store_id)) if sequence == 0 => {
+                let sidecar = Sidecar { format: FORMAT, store_id, checkpoint: 0 };
+                if access == Access::ReadWrite {
+                    sidecar.write(&state.sidecar())?;
+                }
+                sidecar
+            }
+            (None, _) => {
+                let what = format!("{} is gone, so nobody can tell whether it is whole", state.sidecar().display());
+                return Err(StoreError::damaged(&path, what));
+            }
+        };
+        Ok(Some(Self { trees, db, files, path, sidecar_path: state.sidecar(), sidecar, sequence, access }))
+    }
+
+    pub(super) fn base(&self) -> Base<'_> {
+        Base { trees: &self.trees, path: &self.path }
+    }
+
+    /// Makes the changes durable, all or none. After an error the store must be dropped: sled does not recover in place.
+    pub(super) fn commit(&mut self, mut changes: Overlay) -> Result<(), StoreError> {
+        let sequence = self.sequence + 1;
+        changes.set(Tree::Meta, keys::SEQUENCE, Some(record::encode(Tree::Meta, keys::SEQUENCE, &sequence)?));
+        let (names, batches): (Vec<Tree>, Vec<sled::Batch>) = changes.into_batches().unzip();
+        let trees: Vec<&sled::Tree> = names.iter().map(|tree| &self.trees[*tree as usize]).collect();
+        let write = || -> Result<(), sled::Error> {
+            let result = trees[..].transaction(|views: &Vec<TransactionalTree>| {
+                for (view, batch) in views.iter().zip(&batches) {
+                    view.apply_batch(batch)?;
+                }
+                Ok::<(), ConflictableTransactionError<sled::Error>>(())
+            });
+            match result {
+                Ok(()) => {}
+                Err(TransactionError::Abort(e) | TransactionError::Storage(e)) => return Err(e),
+            }
+            self.db.flush().map(|_| ())
+        };
+        match catch_unwind(AssertUnwindSafe(write)) {
+            Ok(result) => result.map_err(|e| StoreError::sled("write", &self.path, e))?,
+            Err(_) => return Err(StoreError::damaged(&self.path, "sled panicked while writing it")),
+        }
+        self.files.sync()?;
+        self.sequence = sequence;
+        if self.sequence >= self.sidecar.checkpoint + CHECKPOINT_EVERY {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Tells the sidecar how far the store has come, if that is news.
+    pub(super) fn checkpoint(&mut self) -> Result<(), StoreError> {
+        if self.access == Access::ReadWrite && self.sequence > self.sidecar.checkpoint {
+            let sidecar = Sidecar { checkpoint: self.sequence, ..self.sidecar.clone() };
+            sidecar.write(&self.sidecar_path)?;
+            self.sidecar = sidecar;
+        }
+        Ok(())
+    }
+
+    pub(super) fn store_id(&self) -> Ulid {
+        self.sidecar.store_id
+    }
+}
+
+/// Makes an empty store beside its place, whole and durable, and moves it there: a kill leaves a whole store or none.
+fn create(state: &StateDir) -> Result<(), StoreError> {
+    let (new, path) = (state.new_store(), state.store());
+    if new.exists() {
+        fs::remove_dir_all(&new).map_err(|e| StoreError::io("remove what is left of an earlier", &new, e))?;
+    }
+    make_directory(&new, false)?;
+    let store_id = Ulid::new();
+    {
+        let (db, trees) = open_sled(&new, true)?;
+        let meta = &trees[Tree::Meta as usize];
+        let mut batch = sled::Batch::default();
+        batch.insert(keys::STORE_ID, record::encode(Tree::Meta, keys::STORE_ID, &store_id)?);
+        batch.insert(keys::SEQUENCE, record::encode(Tree::Meta, keys::SEQUENCE, &0_u64)?);
+        meta.apply_batch(batch).map_err(|e| StoreError::sled("write", &new, e))?;
+        db.flush().map_err(|e| StoreError::sled("write", &new, e))?;
+    }
+    sync_tree(&new).map_err(|e| StoreError::io("sync", &new, e))?;
+    // An empty `store/` may stand there; renaming replaces it.
+    fs::rename(&new, &path).map_err(|e| StoreError::io("make", &path, e))?;
+    sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
+    Sidecar { format: FORMAT, store_id, checkpoint: 0 }.write(&state.sidecar())
+}
+
+/// Syncs every file and directory in a directory.
+fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_directory(path)
+}
+
+fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), StoreError> {
+    remove_unfinished_snapshots(path)?;
+    let since = Instant::now();
+    loop {
+        let attempt = catch_unwind(AssertUnwindSafe(|| -> Result<_, sled::Error> {
+            let db = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None).open()?;
+            let names: HashSet<Vec<u8>> = db.tree_names().into_iter().map(|name| name.to_vec()).collect();
+            if !new && let Some(missing) = Tree::ALL.iter().find(|tree| !names.contains(tree.as_str().as_bytes())) {
+                return Ok(Err(format!("it opened without its tree {missing}, empty or in part")));
+            }
+            let mut trees = Vec::with_capacity(TREES);
+            for tree in Tree::ALL {
+                trees.push(db.open_tree(tree.as_str())?);
+            }
+            let trees = trees.try_into().map_err(|_| sled::Error::Unsupported("a tree is missing".to_owned()))?;
+            Ok(Ok((db, trees)))
+        }));
+        match attempt {
+            Ok(Ok(Ok(opened))) => return Ok(opened),
+            Ok(Ok(Err(what))) => return Err(StoreError::damaged(path, what)),
+            // sled gives no kind for this error: the text is all there is.
+            Ok(Err(sled::Error::Io(e))) if e.to_string().contains("could not acquire lock") => {
+                if since.elapsed() > SLED_LETS_GO {
+                    return Err(StoreError::Busy {
+                        path: path.to_owned(),
+                        pid: None,
+                        state: HolderState::NotFound,
+                        waited: SLED_LETS_GO,
+                    });
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            // Not "unexpected end of file" from a device: what sled reads there is missing.
+            Ok(Err(sled::Error::Io(e))) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(StoreError::damaged(path, format!("sled cannot open it: {e}")));
+            }
+            Ok(Err(e)) => return Err(StoreError::sled("open", path, e)),
+            Err(_) => return Err(StoreError::damaged(path, "sled panicked while opening it")),
+        }
+    }
+}
+
+fn check_free_space(store: &Path, disk: &Path, needed: u64) -> Result<(), StoreError> {
+    let stat = statvfs(disk).map_err(|errno| StoreError::io("look at the disk of", disk, errno.into()))?;
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    if free < needed {
+        return Err(StoreError::NoSpace {
+            path: store.to_owned(),
+            what: format!("{} KiB are free, and {} KiB are needed to open it safely", free >> 10, needed >> 10),
+        });
+    }
+    Ok(())
+}
+
+fn holds_something(path: &Path) -> Result<bool, StoreError> {
+    match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(e) => return Err(StoreError::io("look at", path, e)),
+        Ok(meta) if !meta.is_dir() => {
+            return Err(StoreError::Permission {
+                path: path.to_owned(),
+                what: "it is not a directory".to_owned(),
+                next: "move it away".to_owned(),
+            });
+        }
+        Ok(_) => {}
+    }
+    let mut entries = fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))?;
+    Ok(entries.next().is_some())
+}
+
+/// A kill during a snapshot leaves `snap.*.generating`, which sled then takes for a snapshot and fails to open. The data
+/// is in the log; nothing else is ever removed.
+fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreError> {
+    let entries = fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))?;
+    for entry in entries {
+        let entry = entry.map_err(|e| StoreError::io("read", path, e))?;
+        let name = entry.file_name();
+        if name.as_bytes().starts_with(b"snap.") && name.as_bytes().ends_with(b".generating") {
+            fs::remove_file(entry.path()).map_err(|e| StoreError::io("remove", &entry.path(), e))?;
+        }
+    }
+    Ok(())
+}
+
+/// The files sled writes and does not sync.
+struct DataFiles {
+    /// Our own descriptor of the log.
+    log: File,
+    log_path: PathBuf,
+    /// Pages over 128 KiB lie in files of their own.
+    blobs: PathBuf,
+    known: HashSet<OsString>,
+    seen: Option<(SystemTime, SystemTime)>,
+}
+
+impl DataFiles {
+    fn of(store: &Path) -> Result<Self, StoreError> {
+        let log_path = store.join("db");
+        let log = File::open(&log_path).map_err(|e| StoreError::io("open", &log_path, e))?;
+        Ok(Self { log, log_path, blobs: store.join("blobs"), known: HashSet::new(), seen: None })
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.sync_blobs().map_err(|e| StoreError::io("sync", &self.blobs, e))?;
+        self.log.sync_data().map_err(|e| StoreError::io("sync", &self.log_path, e))
+    }
+
+    /// Blobs before the log that points to them.
+    fn sync_blobs(&mut self) -> io::Result<()> {
+        let changed = fs::metadata(&self.blobs)?.modified()?;
+        if let Some((then, looked)) = self.seen
+            && then == changed
+            && looked.duration_since(changed).is_ok_and(|age| age > CLOCK_TICK)
+        {
+            return Ok(());
+        }
+        let looked = SystemTime::now();
+        let mut present = HashSet::new();
+        let mut news = false;
+        for entry in fs::read_dir(&self.blobs)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if !self.known.contains(&name) {
+                match File::open(entry.path()) {
+                    Ok(file) => file.sync_data()?,
+                    // sled removes blobs that were replaced.
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) => return Err(e),
+                }
+                news = true;
+            }
+            present.insert(name);
+        }
+        if news {
+            sync_directory(&self.blobs)?;
+        }
+        self.known = present;
+        self.seen = Some((changed, looked));
+        Ok(())
+    }
+}
