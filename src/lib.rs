@@ -7,6 +7,7 @@
 //! | [`config`] | the configuration file, resolved into one [`config::Service`] per experiment and role |
 //! | [`process`] | the only place that starts a child process |
 //! | [`guardian`] | the parent of every acting `mt`: ends what is left when the worker dies |
+//! | [`private_dir`] | directories that only we may enter, and where they are when there is no state directory |
 //! | [`token_file`] | the only place that reads, writes or moves a token file |
 //! | [`redact`] | secrets out of text that people or disks will see |
 //! | [`notify`] | mail to the people who can mend what failed |
@@ -18,6 +19,7 @@ pub mod config;
 pub mod explain;
 pub mod guardian;
 pub mod notify;
+pub mod private_dir;
 pub mod process;
 pub mod redact;
 pub mod steps;

@@ -7,7 +7,21 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use std::sync::OnceLock;
+
 use tokio_util::sync::CancellationToken;
+
+use crate::workflow::id::ProcessId;
+
+/// The variable by which the children of a dead process are found: its value is the process id.
+pub const MARK: &str = "MT_PROCESS";
+
+static MARKED: OnceLock<ProcessId> = OnceLock::new();
+
+/// From now on every child carries this process's mark. Set once, by [`crate::guardian::enter`]; later calls change nothing.
+pub fn set_mark(process: ProcessId) {
+    MARKED.get_or_init(|| process);
+}
 
 /// A child to start.
 #[derive(Clone, Debug)]

@@ -1,7 +1,15 @@
 //! Secrets out of text that people or disks will see.
+//!
+//! In doubt it takes too much: a word lost from a message is a smaller loss than a token in a mail.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+
+/// What stands in a secret's place.
+const REDACTED: &str = "[redacted]";
 
 /// A value that cannot be printed: no `Display`, and `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,8 +33,186 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The text without vault tokens (`hvs.…`, `s.…`, `b.…`), JWTs and authorization headers, and without control characters
-/// other than newline and tab.
+/// What is a secret wherever it stands. The minimum lengths keep host names (`hvs.fnal.gov`, `s.b.org`) readable:
+/// tokens of the vault have at least 24 characters after the dot.
+static TOKEN: LazyLock<Regex> = LazyLock::new(|| {
+    let kinds = [
+        r"hv[sbr]\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+)*", // vault: service, batch, recovery; with a namespace
+        r"s\.[A-Za-z0-9]{24,}(?:\.[A-Za-z0-9]+)*",          // service tokens before vault 1.10
+        r"b\.(?:AAAA[A-Za-z0-9_-]{20,}|[A-Za-z0-9_]{24,})", // batch tokens before vault 1.10
+        r"eyJ[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]*)*",      // JWT: base64 of `{"`
+        r"hooks\.slack\.com/services/[^\s]+",
+    ];
+    Regex::new(&kinds.join("|")).expect("checked by every test here")
+});
+
+/// Half a token at a place where the text was cut off.
+static UNFINISHED: LazyLock<Regex> =
+    LazyLock::new(|| Regex::new(r"(?:\bhv[sbr]|\b[sb])\.[A-Za-z0-9_-]*$|eyJ[A-Za-z0-9_.-]*$").expect("as above"));
+
+/// What is a secret because of the word before it: the word stays, so that a reader sees what was there.
+static NAMED: LazyLock<Regex> = LazyLock::new(|| {
+    let value = r#"(?:"[^"\n]*"|'[^'\n]*'|[^\s"',;&]+)"#;
+    let header = r#"(?:authorization|x-vault-token)["']?[ \t]*[:=][ \t]*["']?(?:(?:bearer|basic|negotiate|digest|token)[ \t]+)?"#;
+    let field = r#"(?:password|passwd|passphrase|client_secret|(?:client|access|refresh|id|bearer)_token|api_?key)["']?[ \t]*[:=][ \t]*"#;
+    let scheme = r"\bbearer[ \t]+";
+    let pattern = format!(r"(?i)(?<name>{header}|{field}){value}|(?<scheme>{scheme})[A-Za-z0-9._~+/=-]{{16,}}");
+    Regex::new(&pattern).expect("as above")
+});
+
+/// `https://name:password@host`.
+static IN_URL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"://[^/\s:@]*:[^/\s@]+@").expect("as above"));
+
+/// Terminal control: CSI and OSC sequences, then any other escape.
+static ESCAPE: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]P^_X][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?")
+        .expect("as above")
+});
+
+/// The text without vault tokens (`hvs.…`, `s.…`, `b.…`), JWTs and authorization headers, and without terminal control:
+/// of control characters only newline and tab stay, and a lone carriage return becomes a newline. Text with nothing of that kind comes back
+/// as it is, and redacting twice changes nothing more.
 pub fn redact(text: &str) -> Cow<'_, str> {
-    Cow::Borrowed(text)
+    // Control first: a colour change in the middle of a token must not hide it.
+    let text = without_control(text);
+    let text = replace(text, &NAMED, |found| {
+        let name = found.name("name").or_else(|| found.name("scheme")).map_or("", |name| name.as_str());
+        format!("{name}{REDACTED}")
+    });
+    let text = replace(text, &IN_URL, |_| format!("://{REDACTED}@"));
+    replace(text, &TOKEN, |_| REDACTED.to_owned())
+}
+
+/// Like [`redact`], for text whose end was cut off: half a token there goes too.
+pub(crate) fn redact_unfinished(text: &str) -> Cow<'_, str> {
+    replace(redact(text), &UNFINISHED, |_| REDACTED.to_owned())
+}
+
+fn replace<'a>(text: Cow<'a, str>, pattern: &Regex, with: impl Fn(&Captures<'_>) -> String) -> Cow<'a, str> {
+    let replaced = match pattern.replace_all(&text, |found: &Captures<'_>| with(found)) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(replaced) => Some(replaced),
+    };
+    replaced.map_or(text, Cow::Owned)
+}
+
+fn without_control(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unwanted) {
+        return Cow::Borrowed(text);
+    }
+    let text = ESCAPE.replace_all(text, "").replace("\r\n", "\n").replace('\r', "\n");
+    Cow::Owned(text.replace(is_unwanted, ""))
+}
+
+/// Control characters, and those that turn the direction of what follows and so can forge a line.
+fn is_unwanted(c: char) -> bool {
+    c.is_control() && c != '\n' && c != '\t' || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_of_token_goes_and_the_words_around_it_stay() {
+        for (text, expected) in [
+            ("got hvs.CAESIJ0aB_c-Dd12 from it", "got [redacted] from it"),
+            ("hvb.AAAAAQJ_0123456789.ns1, next", "[redacted], next"),
+            ("vt=s.0123456789abcdefABCDEFgh.", "vt=[redacted]."),
+            ("b.AAAAAQI-0123456789_0123456789", "[redacted]"),
+            ("token eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln!", "token [redacted]!"),
+            ("> X-Vault-Token: abc123", "> X-Vault-Token: [redacted]"),
+            (r#"{"X-Vault-Token": "abc123"}"#, r#"{"X-Vault-Token": "[redacted]"}"#),
+            ("Authorization: Bearer opaque", "Authorization: Bearer [redacted]"),
+            ("authorization:Basic dXNlcjpwYXNz\nnext", "authorization:Basic [redacted]\nnext"),
+            ("with bearer 0123456789abcdef0123", "with bearer [redacted]"),
+            ("password=hunter2&user=me", "password=[redacted]&user=me"),
+            (r#"db_password: "correct horse", x"#, "db_password: [redacted], x"),
+            (r#"{"client_token":"root"}"#, r#"{"client_token":[redacted]}"#),
+            ("https://me:hunter2@proxy/x", "https://[redacted]@proxy/x"),
+            ("POST https://hooks.slack.com/services/T0/B0/x", "POST https://[redacted]"),
+        ] {
+            assert_eq!(redact(text), expected);
+        }
+    }
+
+    #[test]
+    fn ordinary_words_stay() {
+        for text in [
+            "ssh: connect to host dunegpvms.b.fnal.gov port 22: Connection refused",
+            "s.b. is a host, hvs.fnal.gov too, and b.org",
+            "htgettoken: Failure getting token from https://vault.fnal.gov:8200",
+            "storing bearer token in /tmp/bt_u1000-dune_production",
+            "kinit: Password incorrect while getting initial credentials",
+            "dunepro@dunegpvm01.fnal.gov:/tmp/vt_u1234",
+            "https://cilogon.org/device/?user_code=ABC-DEF-GHI",
+            "dies\tund\ndas",
+        ] {
+            assert!(matches!(redact(text), Cow::Borrowed(same) if same == text), "{text:?} became {:?}", redact(text));
+        }
+    }
+
+    #[test]
+    fn terminal_control_goes() {
+        assert_eq!(redact("\x1b[1;31mred\x1b[0m \x1b]0;title\x07x\0y\r\nz\rw\u{202e}\u{9b}q"), "red xy\nz\nwq");
+    }
+
+    #[test]
+    fn half_a_token_goes_where_the_text_was_cut_off() {
+        for text in ["token: hvs.CAE", "token: s.0123456789", "token: eyJhb", "token: hvs."] {
+            assert_eq!(redact_unfinished(text), "token: [redacted]");
+        }
+        assert_eq!(redact_unfinished("connection to hvs.fnal.gov failed"), "connection to hvs.fnal.gov failed");
+    }
+
+    #[test]
+    fn a_secret_cannot_be_printed() {
+        assert_eq!(format!("{:?}", Secret::new("hvs.x".to_owned())), "Secret(…)");
+    }
+
+    fn token() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "hv[sbr]\\.[A-Za-z0-9_-]{24,120}",
+            "s\\.[A-Za-z0-9]{24}",
+            "b\\.AAAAA[A-Za-z0-9_-]{80,120}",
+            "eyJ[A-Za-z0-9_-]{20,80}\\.eyJ[A-Za-z0-9_-]{20,200}\\.[A-Za-z0-9_-]{40,90}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_token_never_survives_wherever_it_stands(before in any::<String>(), token in token(), after in any::<String>()) {
+            let text = format!("{before}{token}{after}");
+            let redacted = redact(&text);
+            // Neither its end nor its beginning, unless the neighbourhood says it too.
+            let secret = &token[token.len() - 12..];
+            prop_assume!(!before.contains(secret) && !after.contains(secret));
+            prop_assert!(!redacted.contains(secret), "{redacted:?}");
+            prop_assert!(!redacted.contains(&token[..16]), "{redacted:?}");
+        }
+
+        #[test]
+        fn a_coloured_token_does_not_survive(token in token(), at in 1usize..24) {
+            let (head, tail) = token.split_at(at);
+            let text = format!("{head}\x1b[31m{tail}\x1b[0m");
+            prop_assert_eq!(redact(&text), REDACTED);
+        }
+
+        #[test]
+        fn redacting_twice_changes_nothing_more(text in "(?s).{0,200}", token in token()) {
+            let once = redact(&format!("{text} password={token} {text}")).into_owned();
+            prop_assert_eq!(redact(&once), once.as_str());
+        }
+
+        #[test]
+        fn text_of_short_words_is_unchanged(text in "([a-zA-Z0-9_-]{1,20}[ .:/\n\t]{1,2}){0,30}") {
+            let lower = text.to_lowercase();
+            let named = ["authorization", "passw", "passphrase", "bearer", "_token", "api"];
+            prop_assume!(!named.iter().any(|name| lower.contains(name)));
+            prop_assume!(!text.contains("hv") && !text.contains("eyJ") && !text.contains("AAAA"));
+            prop_assert_eq!(redact(&text), text.as_str());
+        }
+    }
 }
