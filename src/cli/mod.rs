@@ -1,1 +1,16 @@
-//! (being written)
+//! The command line: one file per subcommand, and what they print. Prints, never decides.
+//!
+//! Everything that people or programs read is made by pure functions from values to text, so that it can be
+//! compared with snapshots without a store, a clock or a terminal.
+
+pub mod exit;
+pub mod explain_resume;
+pub mod output;
+pub mod progress;
+pub mod runs_list;
+pub mod runs_show;
+pub mod summary;
+pub mod time;
+
+#[cfg(test)]
+pub(crate) mod samples;
