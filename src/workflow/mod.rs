@@ -17,6 +17,7 @@
 pub mod action;
 pub mod code;
 pub mod definition;
+pub mod duration;
 pub mod event;
 pub mod id;
 pub mod run;
