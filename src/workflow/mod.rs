@@ -18,6 +18,7 @@ pub mod action;
 pub mod code;
 pub mod counters;
 pub mod definition;
+pub mod duration;
 pub mod event;
 pub mod fold;
 pub mod gate;

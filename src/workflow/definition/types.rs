@@ -1,11 +1,11 @@
-//! A workflow as declared in its RON file.
+//! The types of a workflow as declared in its RON file.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::{StepName, WorkflowName};
+use crate::workflow::id::{StepName, WorkflowName};
 
 /// How a run was asked to work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,7 +98,7 @@ pub enum CountsAs {
 pub struct ActionSpec {
     /// `Kinit`, `Exec`, …
     pub name: String,
-    /// The RON text between the parentheses, if there were any.
+    /// The RON text of the arguments, parentheses included, if there were any.
     pub arguments: Option<String>,
 }
 
