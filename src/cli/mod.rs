@@ -3,6 +3,7 @@
 //! Everything that people or programs read is made by pure functions from values to text, so that it can be
 //! compared with snapshots without a store, a clock or a terminal.
 
+pub mod error;
 pub mod exit;
 pub mod explain_resume;
 pub mod output;

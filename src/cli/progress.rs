@@ -114,6 +114,7 @@ impl ProgressView {
             | Fact::StepStarted { .. }
             | Fact::StepSkipped { .. }
             | Fact::StepNotAttempted { .. }
+            | Fact::StepCut { .. }
             | Fact::TargetGone { .. }
             | Fact::RunCancelled
             | Fact::RunSuperseded { .. } => {}

@@ -177,3 +177,119 @@ fn worse(a: Verdict, b: Verdict) -> Verdict {
         (Verdict::NotAttempted, Verdict::NotAttempted) => Verdict::NotAttempted,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THRESHOLD: u32 = 3;
+
+    /// A counter over several runs: what each run says, and what it reports if it may.
+    struct Row {
+        counter: Option<Counter>,
+        told: Vec<u32>,
+    }
+
+    impl Row {
+        fn new() -> Self {
+            Self { counter: None, told: Vec::new() }
+        }
+
+        fn ends(&mut self, run: RunId, verdict: Verdict, channel_works: bool) {
+            let key = CounterKey { subject: Subject::new("dune_production"), target: None };
+            self.counter = count(self.counter.as_ref(), &key, run, verdict, Timestamp::UNIX_EPOCH);
+            if let Some(counter) = self.counter.clone()
+                && is_due(&counter, run, THRESHOLD)
+                && channel_works
+            {
+                self.told.push(counter.value);
+                self.counter = Some(reported(&counter, run, counter.value));
+            }
+        }
+
+        fn value(&self) -> u32 {
+            self.counter.as_ref().map_or(0, |c| c.value)
+        }
+    }
+
+    fn runs<const N: usize>() -> [RunId; N] {
+        std::array::from_fn(|i| RunId(ulid::Ulid::from_parts(1_000 + i as u64, 1)))
+    }
+
+    #[test]
+    fn three_failures_in_a_row_are_told_once_and_start_again_at_zero() {
+        let mut row = Row::new();
+        for run in runs::<3>() {
+            row.ends(run, Verdict::Failed, true);
+        }
+        assert_eq!((row.told.as_slice(), row.value()), (&[3][..], 0));
+    }
+
+    #[test]
+    fn a_success_in_between_sets_the_counter_to_zero_and_tells_nobody() {
+        let mut row = Row::new();
+        for (run, verdict) in
+            runs::<4>().into_iter().zip([Verdict::Failed, Verdict::Failed, Verdict::Succeeded, Verdict::Failed])
+        {
+            row.ends(run, verdict, true);
+        }
+        assert_eq!((row.told.len(), row.value()), (0, 1));
+    }
+
+    #[test]
+    fn a_report_that_could_not_be_sent_leaves_the_counter_and_comes_with_the_next_run() {
+        let mut row = Row::new();
+        for (i, run) in runs::<4>().into_iter().enumerate() {
+            row.ends(run, Verdict::Failed, i == 3);
+        }
+        assert_eq!((row.told.as_slice(), row.value()), (&[4][..], 0));
+    }
+
+    #[test]
+    fn a_run_that_did_not_try_changes_nothing() {
+        let mut row = Row::new();
+        let [a, b, c] = runs();
+        row.ends(a, Verdict::Failed, true);
+        row.ends(b, Verdict::NotAttempted, true);
+        assert_eq!(row.value(), 1);
+        row.ends(c, Verdict::Failed, true);
+        assert_eq!(row.value(), 2);
+    }
+
+    #[test]
+    fn the_same_run_ending_again_is_counted_once() {
+        let mut row = Row::new();
+        let [a, b] = runs();
+        row.ends(a, Verdict::Failed, true);
+        for _ in 0..3 {
+            row.ends(b, Verdict::Failed, true);
+        }
+        assert_eq!(row.value(), 2);
+        row.ends(b, Verdict::Succeeded, true);
+        assert_eq!(row.value(), 0, "the resume mended it");
+        row.ends(b, Verdict::Failed, true);
+        assert_eq!(row.value(), 2, "and broke it again: counted from before the run");
+    }
+
+    #[test]
+    fn an_older_run_that_ends_late_changes_nothing() {
+        let mut row = Row::new();
+        let [old, new] = runs();
+        row.ends(new, Verdict::Failed, true);
+        row.ends(old, Verdict::Succeeded, true);
+        assert_eq!(row.value(), 1);
+    }
+
+    #[test]
+    fn what_a_run_has_reported_it_neither_counts_nor_reports_again() {
+        let mut row = Row::new();
+        let [a, b, c, d] = runs();
+        for run in [a, b, c] {
+            row.ends(run, Verdict::Failed, true);
+        }
+        row.ends(c, Verdict::Failed, true);
+        assert_eq!((row.told.len(), row.value()), (1, 0));
+        row.ends(d, Verdict::Failed, true);
+        assert_eq!((row.told.len(), row.value()), (1, 1));
+    }
+}

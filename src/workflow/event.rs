@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::action::{Failure, Success};
-use super::definition::{CountsAs, Mode, OnFailure, Per};
+use super::definition::{CountsAs, ForEach, Mode, OnFailure, Per};
 use super::id::{ProcessId, RunId, StepName, Subject, TargetName, WorkflowName};
 
 /// One fact with its place in the run's history.
@@ -141,6 +141,66 @@ pub enum Fact {
     },
 }
 
+/// What a fact is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The run; no machine changes.
+    Run,
+    /// The status of one machine.
+    Machine,
+    /// A step of one machine, or a run-wide step.
+    Step,
+    /// Every machine may change.
+    EveryMachine,
+}
+
+impl Fact {
+    /// What it is about.
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::RunCreated(_) | Self::SessionStarted(_) | Self::RunCancelled | Self::RunSuperseded { .. } => {
+                Scope::Run
+            }
+            Self::SessionEnded { .. } => Scope::EveryMachine,
+            Self::MachineStarted { .. }
+            | Self::MachineEnded { .. }
+            | Self::MachineSkipped { .. }
+            | Self::MachineGone { .. }
+            | Self::MachineSuperseded { .. } => Scope::Machine,
+            Self::StepStarted { .. }
+            | Self::StepSkipped { .. }
+            | Self::StepNotAttempted { .. }
+            | Self::StepCut { .. }
+            | Self::TargetGone { .. }
+            | Self::AttemptStarted { .. }
+            | Self::AttemptEnded { .. } => Scope::Step,
+        }
+    }
+
+    /// Whose machine it is about.
+    pub fn subject(&self) -> Option<&Subject> {
+        match self {
+            Self::RunCreated(_)
+            | Self::SessionStarted(_)
+            | Self::SessionEnded { .. }
+            | Self::RunCancelled
+            | Self::RunSuperseded { .. } => None,
+            Self::MachineStarted { subject }
+            | Self::MachineEnded { subject, .. }
+            | Self::MachineSkipped { subject, .. }
+            | Self::MachineGone { subject }
+            | Self::MachineSuperseded { subject, .. } => Some(subject),
+            Self::StepStarted { subject, .. }
+            | Self::StepSkipped { subject, .. }
+            | Self::StepNotAttempted { subject, .. }
+            | Self::StepCut { subject, .. }
+            | Self::TargetGone { subject, .. }
+            | Self::AttemptStarted { subject, .. }
+            | Self::AttemptEnded { subject, .. } => subject.as_ref(),
+        }
+    }
+}
+
 /// What a run is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunCreated {
@@ -150,6 +210,8 @@ pub struct RunCreated {
     pub workflow: WorkflowName,
     /// Sha256 of the definition's text, in hex.
     pub definition: String,
+    /// What its machines are made for.
+    pub for_each: ForEach,
     /// The mode.
     pub mode: Mode,
     /// What was selected: a run is resumed in place of a new one only for the same selection.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::action::Class;
-use super::event::{AttemptOutcome, Event, Fact, MachineEnd, PlannedStep, RunCreated, SessionEnd};
+use super::event::{AttemptOutcome, Event, Fact, MachineEnd, PlannedStep, RunCreated, Scope, SessionEnd};
 use super::id::{RunId, StepName, Subject, TargetName};
 use super::machine::{
     Illegal, MachineInput, RunInput, StepInput, TargetInput, aggregate, next_machine, next_run, next_step, next_target,
@@ -51,6 +51,12 @@ pub enum IllegalEvent {
     /// The first event of a history must make the run, and no other may.
     #[error("event {seq}: a history begins with run-created, once")]
     NotABeginning {
+        /// The event's place in the history.
+        seq: u64,
+    },
+    /// Work is recorded while no session is open.
+    #[error("event {seq}: no session is open")]
+    NoSession {
         /// The event's place in the history.
         seq: u64,
     },
@@ -133,6 +139,7 @@ impl RunState {
             id: made.id,
             workflow: made.workflow.clone(),
             definition: made.definition.clone(),
+            for_each: made.for_each,
             mode: made.mode,
             selection: made.selection.clone(),
             status: RunStatus::Running,
@@ -163,9 +170,13 @@ impl RunState {
                 sessions,
             });
         }
+        let open = self.run.sessions.last().is_some_and(|s| s.end.is_none());
+        if !open && matches!(event.fact.scope(), Scope::Machine | Scope::Step) {
+            return Err(IllegalEvent::NoSession { seq: event.seq });
+        }
         let touched = self.apply_fact(event)?;
         self.run.events += 1;
-        if touched != Touched::Run {
+        if matches!(event.fact.scope(), Scope::Machine | Scope::EveryMachine) {
             self.run.tally = tally(&self.machines);
         }
         Ok(touched)
@@ -252,33 +263,27 @@ impl RunState {
                 settle(state)
             }),
             Fact::AttemptStarted { subject, step, target, number } => {
-                let target = self.target(event, subject.as_ref(), step, target)?;
-                target.status = next_target(target.status, TargetInput::AttemptStarted).map_err(at(place(
-                    subject.as_ref(),
-                    step,
-                    Some(&target.name),
-                )))?;
-                target.attempts.push(AttemptRecord {
-                    session: event.session,
-                    number: *number,
-                    started_at: event.at,
-                    ended_at: None,
-                    result: None,
-                });
-                Ok(touched(subject.as_ref()))
+                self.with_target(event, subject.as_ref(), step, target, |target| {
+                    target.status = next_target(target.status, TargetInput::AttemptStarted)?;
+                    target.attempts.push(AttemptRecord {
+                        session: event.session,
+                        number: *number,
+                        started_at: event.at,
+                        ended_at: None,
+                        result: None,
+                    });
+                    Ok(())
+                })
             }
             Fact::AttemptEnded { subject, step, target, outcome, retry } => {
-                let known = self.target(event, subject.as_ref(), step, target)?;
-                known.status = next_target(known.status, ended(outcome, *retry)).map_err(at(place(
-                    subject.as_ref(),
-                    step,
-                    Some(target),
-                )))?;
-                if let Some(attempt) = known.attempts.last_mut() {
-                    attempt.ended_at = Some(event.at);
-                    attempt.result = Some(outcome.clone());
-                }
-                self.with_step(event, subject.as_ref(), step, settle)
+                self.with_target(event, subject.as_ref(), step, target, |target| {
+                    target.status = next_target(target.status, ended(outcome, *retry))?;
+                    if let Some(attempt) = target.attempts.last_mut() {
+                        attempt.ended_at = Some(event.at);
+                        attempt.result = Some(outcome.clone());
+                    }
+                    Ok(())
+                })
             }
             Fact::RunCancelled => {
                 self.run.status = next_run(self.run.status, RunInput::Cancelled).map_err(at("run".into()))?;
@@ -373,7 +378,7 @@ impl RunState {
                 if machine.status != MachineStatus::Running {
                     return Err(IllegalEvent::Transition {
                         seq: event.seq,
-                        place: place(Some(subject), step, None),
+                        place: place(Some(subject), step),
                         illegal: Illegal {
                             what: "machine",
                             status: machine.status.as_str(),
@@ -402,25 +407,31 @@ impl RunState {
         let mut changed = state.clone();
         change(&mut changed).map_err(|illegal| IllegalEvent::Transition {
             seq: event.seq,
-            place: place(subject, step, None),
+            place: place(subject, step),
             illegal,
         })?;
         *state = changed;
         Ok(touched(subject))
     }
 
-    fn target(
+    fn with_target(
         &mut self,
         event: &Event,
         subject: Option<&Subject>,
         step: &StepName,
         target: &TargetName,
-    ) -> Result<&mut TargetState, IllegalEvent> {
-        self.step(event, subject, step)?
-            .targets
-            .iter_mut()
-            .find(|t| &t.name == target)
-            .ok_or_else(|| IllegalEvent::Unknown { seq: event.seq, what: format!("target {target} of step {step}") })
+        mut change: impl FnMut(&mut TargetState) -> Result<(), Illegal>,
+    ) -> Result<Touched, IllegalEvent> {
+        if !self.step(event, subject, step)?.targets.iter().any(|t| &t.name == target) {
+            let what = format!("target {target} of step {step}");
+            return Err(IllegalEvent::Unknown { seq: event.seq, what });
+        }
+        self.with_step(event, subject, step, |state| {
+            // Attempts belong to a step that has begun in this session.
+            next_step(state.status, StepInput::AttemptChanged)?;
+            state.targets.iter_mut().filter(|t| &t.name == target).try_for_each(&mut change)?;
+            settle(state)
+        })
     }
 }
 
@@ -428,12 +439,8 @@ fn touched(subject: Option<&Subject>) -> Touched {
     subject.map_or(Touched::Run, |s| Touched::Machine(s.clone()))
 }
 
-fn place(subject: Option<&Subject>, step: &StepName, target: Option<&TargetName>) -> String {
-    let subject = subject.map_or("run", |s| s.as_str());
-    match target {
-        Some(target) => format!("{subject} {step} {target}"),
-        None => format!("{subject} {step}"),
-    }
+fn place(subject: Option<&Subject>, step: &StepName) -> String {
+    format!("{} {step}", subject.map_or("run", |s| s.as_str()))
 }
 
 fn list(targets: &mut Vec<TargetState>, name: &TargetName) -> Result<(), Illegal> {

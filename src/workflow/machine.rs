@@ -116,6 +116,8 @@ pub enum StepInput {
     TargetsEnded(StepStatus),
     /// One of its targets changed; not all have an outcome.
     TargetChanged,
+    /// An attempt on one of its targets begins or ends.
+    AttemptChanged,
     /// The mode leaves it out.
     Skipped,
     /// An earlier step stopped the machine.
@@ -132,10 +134,17 @@ impl StepInput {
             .copied()
             .filter(|s| !matches!(s, StepStatus::Pending | StepStatus::Running | StepStatus::Skipped))
             .map(Self::TargetsEnded);
-        [Self::Started, Self::TargetChanged, Self::Skipped, Self::NotAttempted, Self::SessionEnded]
-            .into_iter()
-            .chain(ended)
-            .collect()
+        [
+            Self::Started,
+            Self::TargetChanged,
+            Self::AttemptChanged,
+            Self::Skipped,
+            Self::NotAttempted,
+            Self::SessionEnded,
+        ]
+        .into_iter()
+        .chain(ended)
+        .collect()
     }
 }
 
@@ -148,7 +157,7 @@ pub fn next_step(status: StepStatus, input: StepInput) -> Result<StepStatus, Ill
         (I::Started, S::Skipped | S::Running) => Err(illegal()),
         (I::Started, _) => Ok(S::Running),
         (I::TargetsEnded(outcome), S::Running) => Ok(outcome),
-        (I::TargetChanged, S::Running) => Ok(S::Running),
+        (I::TargetChanged | I::AttemptChanged, S::Running) => Ok(S::Running),
         // A target of an earlier session vanishes before the step begins in this one.
         (I::TargetsEnded(_) | I::TargetChanged, S::Pending) => Ok(S::Pending),
         (I::TargetsEnded(outcome), s) if s.is_failure() || matches!(s, S::Succeeded | S::NotAttempted | S::Gone) => {
@@ -158,7 +167,7 @@ pub fn next_step(status: StepStatus, input: StepInput) -> Result<StepStatus, Ill
         (I::NotAttempted, S::Pending | S::NotAttempted) => Ok(S::NotAttempted),
         (I::SessionEnded, S::Running) => Ok(S::Pending),
         (I::SessionEnded, s) => Ok(s),
-        (I::TargetsEnded(_) | I::TargetChanged | I::Skipped | I::NotAttempted, _) => Err(illegal()),
+        (I::TargetsEnded(_) | I::TargetChanged | I::AttemptChanged | I::Skipped | I::NotAttempted, _) => Err(illegal()),
     }
 }
 

@@ -176,7 +176,7 @@ fn plan_step(step: &StepFacts<'_>, wanted: &mut BTreeSet<(Product, StepName)>) -
     };
 
     let runs = targets.iter().any(|t| t.what == What::Redo);
-    let adopt = !runs && product == ProductUse::Usable;
+    let adopt = !runs && product == ProductUse::Usable && targets.iter().any(|t| t.what == What::Reuse);
     if runs || adopt {
         wanted.retain(|(p, _)| !provided.iter().any(|q| &q.product == p));
     }

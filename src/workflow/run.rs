@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::definition::Mode;
+use super::definition::{ForEach, Mode};
 use super::event::{AttemptOutcome, PlannedStep, Selection, SessionEnd, SessionStarted};
 use super::id::{RunId, StepName, Subject, TargetName, WorkflowName};
 use super::status::{MachineStatus, RunStatus, StepStatus};
@@ -20,6 +20,8 @@ pub struct Run {
     pub workflow: WorkflowName,
     /// Sha256 of the definition's text, in hex.
     pub definition: String,
+    /// What its machines are made for.
+    pub for_each: ForEach,
     /// The mode.
     pub mode: Mode,
     /// What was selected.

@@ -97,6 +97,9 @@ impl<'a> Told<'a> {
             Fact::StepNotAttempted { subject, step: name, why } => {
                 step("step-not-attempted", subject, name, format!("not attempted: {why}"))
             }
+            Fact::StepCut { subject, step: name } => {
+                step("step-cut", subject, name, "cut off by the deadline".to_owned())
+            }
             Fact::TargetGone { subject, step: name, target } => {
                 let text = "no longer configured".to_owned();
                 Told { target: Some(target), ..step("target-gone", subject, name, text) }

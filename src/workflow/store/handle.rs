@@ -115,9 +115,23 @@ impl Store {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
+        self.submit(change).await
+    }
+
+    /// [`Store::write`], queued when this returns and not only when the answer is waited for: writes are made in the
+    /// order in which they were submitted.
+    pub fn submit<T, E, F>(&self, change: F) -> impl Future<Output = Result<T, E>> + Send + 'static + use<T, E, F>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
         let (reply, answer) = oneshot::channel();
-        self.send_write(change, move |outcome| drop(reply.send(outcome)))?;
-        unwound(answer.await.map_err(|_| StoreError::Closed)?)
+        let sent = self.send_write(change, move |outcome| drop(reply.send(outcome)));
+        async move {
+            sent?;
+            unwound(answer.await.map_err(|_| StoreError::Closed)?)
+        }
     }
 
     /// [`Store::write`] for code that is not async.

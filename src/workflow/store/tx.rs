@@ -75,6 +75,11 @@ impl<'a> Tx<'a> {
         self.record_as(Tree::Meta, &keys::cancel(run), &true)
     }
 
+    /// Forgets that it was asked that the run be cancelled.
+    pub fn clear_cancel(&mut self, run: RunId) {
+        self.view.own.set(Tree::Meta, &keys::cancel(run), None);
+    }
+
     /// Records an account's UID.
     pub fn put_uid(&mut self, account: &str, uid: KnownUid) -> Result<(), StoreError> {
         self.record_as(Tree::Uids, account, &uid)

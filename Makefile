@@ -1,0 +1,47 @@
+# Two commands: `make demo` shows the program at work on real services, `make test` is everything that CI runs.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+CARGO_DENY_VERSION := 0.18.9
+
+.PHONY: help demo test fmt clippy doc deny unit bench lab release
+
+help:
+	@echo "make demo    install what is missing, build, raise the laboratory, run token-push on it, prove the tokens, take it down"
+	@echo "make test    formatting, lints, documentation, dependencies, unit, property, snapshot and laboratory tests"
+	@echo "make bench   print the figures of benches/"
+
+demo: lab release
+	lab/demo target/release/mt
+
+test: fmt lab clippy doc deny unit
+
+fmt:
+	cargo fmt --check
+
+clippy:
+	cargo clippy --locked --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+# Advisories need a database that is fetched from the network; `make advisories` checks them where that is possible.
+deny:
+	@command -v cargo-deny >/dev/null || cargo install --locked --version $(CARGO_DENY_VERSION) cargo-deny
+	cargo deny --offline check bans licenses sources
+
+advisories:
+	cargo deny check advisories
+
+unit:
+	cargo test --locked
+
+bench:
+	cargo bench --locked
+
+lab:
+	lab/lab install
+
+release:
+	cargo build --locked --release

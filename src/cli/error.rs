@@ -1,0 +1,119 @@
+//! Why a command could not do what it was asked to: code, cause, what to do next, exit code.
+
+use crate::cli::exit::ExitCode;
+use crate::workflow::code::Code;
+
+/// The codes of the command line itself.
+pub mod codes {
+    use super::Code;
+
+    /// An error that nobody foresaw.
+    pub const UNEXPECTED: Code = Code(1);
+    /// Arguments that do not go together.
+    pub const USAGE: Code = Code(2);
+    /// No such run, or more than one.
+    pub const NO_SUCH_RUN: Code = Code(3);
+    /// The run has ended, or somebody works on it.
+    pub const RUN_NOT_CLAIMABLE: Code = Code(4);
+    /// The definition that the run was made with does not fit the present file.
+    pub const STEP_GONE: Code = Code(5);
+    /// No UID is known for an account.
+    pub const NO_SUCH_ACCOUNT: Code = Code(6);
+    /// No such workflow.
+    pub const NO_SUCH_WORKFLOW: Code = Code(7);
+    /// A service or experiment was selected that is not configured.
+    pub const NO_SUCH_SERVICE: Code = Code(8);
+}
+
+/// A command failed. Printed by `main`, and nowhere else.
+#[derive(Debug)]
+pub struct Failed {
+    /// What `mt explain` knows about it.
+    pub code: Code,
+    /// What was being done, to what, and why it failed: one line, or a rendered list of mistakes.
+    pub message: String,
+    /// What to do next.
+    pub next: Option<String>,
+    /// How the process ends.
+    pub exit: ExitCode,
+}
+
+impl Failed {
+    /// A failure with this code; exit code 1.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), next: None, exit: ExitCode::Unexpected }
+    }
+
+    /// The same with what to do next.
+    pub fn next(mut self, next: impl Into<String>) -> Self {
+        self.next = Some(next.into());
+        self
+    }
+
+    /// The same with another exit code.
+    pub fn exit(mut self, exit: ExitCode) -> Self {
+        self.exit = exit;
+        self
+    }
+
+    /// As people see it.
+    pub fn render(&self) -> String {
+        // A list of mistakes names its own codes.
+        if self.message.starts_with("error[") {
+            return self.message.clone();
+        }
+        match &self.next {
+            Some(next) => format!("error[{}]: {}\n  next: {next}", self.code, self.message),
+            None => format!("error[{}]: {}", self.code, self.message),
+        }
+    }
+}
+
+/// For `mt explain`.
+pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
+    (
+        codes::UNEXPECTED,
+        "an error that nobody foresaw",
+        "A call to the system failed where mt does not expect it to. The message says which.\n\
+         If it comes again, report it with the message and the output of `mt --version`.",
+    ),
+    (
+        codes::USAGE,
+        "arguments that do not go together",
+        "The message says which. `mt help COMMAND` lists what a command takes.",
+    ),
+    (
+        codes::NO_SUCH_RUN,
+        "no such run, or more than one",
+        "A run is named by its id or by the beginning of it, if no other run's id begins so; `latest` names the newest.\n\
+         `mt runs list` shows them.",
+    ),
+    (
+        codes::RUN_NOT_CLAIMABLE,
+        "the run cannot be resumed or cancelled",
+        "A run that a live process works on cannot be taken over, and one that succeeded, was cancelled or superseded has\n\
+         nothing left to do. `mt runs show ID` says how it stands; `mt runs cancel ID` ends a live one.",
+    ),
+    (
+        codes::STEP_GONE,
+        "a step of the run is not in the workflow any more",
+        "The run was made with a definition that has a step of this name, and the file has none now.\n\
+         Resume with `--definition pinned` to use the definition that the run was made with, or start a new run.",
+    ),
+    (
+        codes::NO_SUCH_ACCOUNT,
+        "no UID is known for the account",
+        "Tokens are pushed to /tmp/vt_u<UID>, so the account's UID on the nodes must be known.\n\
+         Run `mt run ferry-refresh`, or `mt uids set ACCOUNT UID`, or set desiredUIDOverride in the configuration.",
+    ),
+    (
+        codes::NO_SUCH_WORKFLOW,
+        "no such workflow",
+        "`mt workflow list` shows the shipped ones and those in /etc/managed-tokens/workflows.",
+    ),
+    (
+        codes::NO_SUCH_SERVICE,
+        "a service or experiment that is not configured",
+        "`mt services list` shows the configured ones. A service is EXPERIMENT_ROLE.",
+    ),
+];

@@ -1,0 +1,241 @@
+//! One machine from its lease to its end.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::workflow::action::ProductState;
+use crate::workflow::definition::{OnFailure, Overlap, Step};
+use crate::workflow::event::{Fact, MachineEnd};
+use crate::workflow::id::{Product, StepName, Subject};
+use crate::workflow::lease::{Held, Lease};
+use crate::workflow::resume::{MachineDecision, StepFacts, StepPlan, What, decide_machine, plan, recorded_success};
+use crate::workflow::status::{MachineStatus, StepStatus};
+
+use super::over::{Over, Why};
+use super::{DriveError, Session, step};
+
+/// How often a machine that waits for another run's subject looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+pub(super) async fn run(session: &Session, over: &Over, subject: &Subject) -> Result<(), DriveError> {
+    let status = session.recorder.with(|s| s.machines.get(subject).map(|m| m.status));
+    let Some(status) = status else { return Ok(()) };
+    let configured = session.configured.contains(subject);
+    match decide_machine(status, configured, session.newer.get(subject).copied()) {
+        MachineDecision::Leave => return Ok(()),
+        MachineDecision::Gone => {
+            return Ok(session.recorder.record(vec![Fact::MachineGone { subject: subject.clone() }]).await?);
+        }
+        MachineDecision::Superseded(by) => {
+            let fact = Fact::MachineSuperseded { subject: subject.clone(), by };
+            return Ok(session.recorder.record(vec![fact]).await?);
+        }
+        MachineDecision::Work => {}
+    }
+
+    let _lease = match lease(session, over, subject).await? {
+        Ok(lease) => lease,
+        Err(held) => {
+            tracing::info!(%subject, held_by = ?held.by, "another live run holds it");
+            // One that has failed before keeps that outcome; it can be resumed again.
+            if matches!(status, MachineStatus::Pending | MachineStatus::Interrupted | MachineStatus::Skipped) {
+                let fact = Fact::MachineSkipped { subject: subject.clone(), held_by: held.by };
+                session.recorder.record(vec![fact]).await?;
+            }
+            return Ok(());
+        }
+    };
+    if over.why() == Some(Why::Stopped) {
+        return Ok(());
+    }
+    session.recorder.record(vec![Fact::MachineStarted { subject: subject.clone() }]).await?;
+    steps(session, over, subject).await?;
+    let how = match over.why() {
+        Some(Why::Stopped) => return Ok(()),
+        Some(Why::Deadline) => MachineEnd::Deadline,
+        None => MachineEnd::Done,
+    };
+    finish(session, subject, how).await
+}
+
+/// Takes the subject's lease, waiting for it as the workflow says.
+async fn lease(session: &Session, over: &Over, subject: &Subject) -> Result<Result<Lease, Held>, DriveError> {
+    let patience = match session.workflow.overlap {
+        Overlap::Skip => Duration::ZERO,
+        Overlap::Wait(patience) => patience,
+    };
+    let until = Instant::now() + patience;
+    loop {
+        let taken = session.leases.take(subject, session.run);
+        match taken.map_err(|source| DriveError::Lease { subject: subject.clone(), source })? {
+            Ok(lease) => return Ok(Ok(lease)),
+            Err(held) if Instant::now() >= until || over.why().is_some() => return Ok(Err(held)),
+            Err(_) => tokio::select! {
+                () = over.wait() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            },
+        }
+    }
+}
+
+async fn steps(session: &Session, over: &Over, subject: &Subject) -> Result<(), DriveError> {
+    let (mode, provided) = (session.recorder.with(|s| s.run.mode), provided(session));
+    let (plans, mut available) = prepare(session, subject);
+    let mut stopped_by: Option<StepName> = None;
+    for (step, plan) in session.workflow.steps.iter().zip(&plans) {
+        if over.why().is_some() {
+            return Ok(());
+        }
+        if !plan.runs {
+            let gone: Vec<Fact> = gone(subject, plan).collect();
+            session.recorder.record(gone).await?;
+            continue;
+        }
+        let name = &step.name;
+        if !step.when.contains(&mode) {
+            let why = "this mode leaves it out".to_owned();
+            let fact = Fact::StepSkipped { subject: Some(subject.clone()), step: name.clone(), why };
+            session.recorder.record(vec![fact]).await?;
+            continue;
+        }
+        let action = session.actions.get(name).ok_or_else(|| DriveError::NoAction(name.clone()))?;
+        let info = action.info();
+        let missing = info.needs.iter().find(|p| provided.contains(*p) && !available.contains(*p));
+        let why = match (&stopped_by, missing) {
+            (Some(by), _) => Some(format!("{by} failed")),
+            (None, Some(product)) => Some(format!("it needs a {product}, and no step before it made one")),
+            (None, None) => None,
+        };
+        if let Some(why) = why {
+            if matches!(status(session, subject, name), Some(StepStatus::Pending | StepStatus::NotAttempted)) {
+                let fact = Fact::StepNotAttempted { subject: Some(subject.clone()), step: name.clone(), why };
+                session.recorder.record(vec![fact]).await?;
+            }
+            continue;
+        }
+        step::run(session, over, Some(subject), step, Some(plan)).await?;
+        match status(session, subject, name) {
+            Some(StepStatus::Succeeded | StepStatus::Stale) => {
+                available.extend(info.provides.into_iter().map(|p| p.product));
+            }
+            Some(StepStatus::Failed | StepStatus::NeedsHuman | StepStatus::TimedOut) => match step.on_failure {
+                OnFailure::Stop => stopped_by = Some(name.clone()),
+                OnFailure::Continue => {}
+            },
+            Some(
+                StepStatus::Pending
+                | StepStatus::Running
+                | StepStatus::NotAttempted
+                | StepStatus::Skipped
+                | StepStatus::Gone,
+            )
+            | None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Plans the machine and takes over what earlier sessions made. A product that cannot be taken over after all is lost,
+/// and the machine is planned anew without it.
+fn prepare(session: &Session, subject: &Subject) -> (Vec<StepPlan>, BTreeSet<Product>) {
+    let mut lost: BTreeSet<StepName> = BTreeSet::new();
+    'plan: loop {
+        let plans = plan_machine(session, subject, &lost);
+        let mut available = BTreeSet::new();
+        for plan in plans.iter().filter(|p| p.adopt) {
+            let Some(action) = session.actions.get(&plan.name) else { continue };
+            let detail = detail(session, subject, &plan.name);
+            if let Err(failure) = action.adopt(Some(subject), detail.as_ref()) {
+                tracing::warn!(%subject, step = %plan.name, why = %failure.message, "cannot reuse it; it is done anew");
+                lost.insert(plan.name.clone());
+                continue 'plan;
+            }
+            available.extend(action.info().provides.into_iter().map(|p| p.product));
+        }
+        return (plans, available);
+    }
+}
+
+fn plan_machine(session: &Session, subject: &Subject, lost: &BTreeSet<StepName>) -> Vec<StepPlan> {
+    session.recorder.with(|state| {
+        let Some(machine) = state.machines.get(subject) else { return Vec::new() };
+        plan(&facts(&session.workflow.steps, machine, &session.actions, lost))
+    })
+}
+
+/// The facts of a machine's steps, in the order of the workflow.
+pub(super) fn facts<'a>(
+    steps: &[Step],
+    machine: &'a crate::workflow::run::Machine,
+    actions: &std::collections::BTreeMap<StepName, std::sync::Arc<dyn crate::workflow::action::Action>>,
+    lost: &BTreeSet<StepName>,
+) -> Vec<StepFacts<'a>> {
+    let subject = Some(&machine.subject);
+    steps
+        .iter()
+        .filter_map(|step| {
+            let state = machine.steps.iter().find(|s| s.name == step.name)?;
+            let action = actions.get(&step.name)?;
+            let success = recorded_success(state);
+            let product = if lost.contains(&step.name) {
+                ProductState::Lost("it could not be taken over".to_owned())
+            } else {
+                action.product_state(subject, success.and_then(|s| s.detail.as_ref()))
+            };
+            let unconfigured = state
+                .targets
+                .iter()
+                .filter(|t| !t.name.is_only() && !action.is_configured(subject, &t.name))
+                .map(|t| t.name.clone())
+                .collect();
+            Some(StepFacts { state, fans_out: step::fans_out(step), info: action.info(), product, unconfigured })
+        })
+        .collect()
+}
+
+/// Recorded targets that are gone from the configuration, of a step that does not run.
+fn gone<'a>(subject: &'a Subject, plan: &'a StepPlan) -> impl Iterator<Item = Fact> + 'a {
+    plan.targets.iter().filter(|t| t.what == What::Gone && !t.name.is_only()).map(|t| Fact::TargetGone {
+        subject: Some(subject.clone()),
+        step: plan.name.clone(),
+        target: t.name.clone(),
+    })
+}
+
+/// Ends the machine: what has no outcome was not attempted.
+async fn finish(session: &Session, subject: &Subject, how: MachineEnd) -> Result<(), DriveError> {
+    let why = "the run's deadline struck".to_owned();
+    let mut facts: Vec<Fact> = session.recorder.with(|state| {
+        let steps = state.machines.get(subject).map(|m| m.steps.as_slice()).unwrap_or_default();
+        steps
+            .iter()
+            .filter(|s| s.status == StepStatus::Pending)
+            .map(|s| Fact::StepNotAttempted { subject: Some(subject.clone()), step: s.name.clone(), why: why.clone() })
+            .collect()
+    });
+    facts.push(Fact::MachineEnded { subject: subject.clone(), how });
+    Ok(session.recorder.record(facts).await?)
+}
+
+/// Every product that some step of the workflow provides; any other is given from outside.
+fn provided(session: &Session) -> BTreeSet<Product> {
+    let steps = session.workflow.steps.iter().filter_map(|s| session.actions.get(&s.name));
+    steps.flat_map(|a| a.info().provides).map(|p| p.product).collect()
+}
+
+fn status(session: &Session, subject: &Subject, step: &StepName) -> Option<StepStatus> {
+    session.recorder.with(|state| {
+        let machine = state.machines.get(subject)?;
+        machine.steps.iter().find(|s| &s.name == step).map(|s| s.status)
+    })
+}
+
+fn detail(session: &Session, subject: &Subject, step: &StepName) -> Option<serde_json::Value> {
+    session.recorder.with(|state| {
+        let machine = state.machines.get(subject)?;
+        let step = machine.steps.iter().find(|s| &s.name == step)?;
+        recorded_success(step)?.detail.clone()
+    })
+}

@@ -1,0 +1,189 @@
+//! Runs machines: records intent, acts, records the outcome.
+//!
+//! Every machine is a task of its own; no machine waits for another but at the gate of a step. A session ends in one
+//! of three ways: all machines have ended; the deadline has struck (what is unfinished has timed out); or a signal came
+//! (what is unfinished stays so, and the run can be resumed).
+
+mod machine;
+mod over;
+mod step;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::action::Action;
+use super::code::Code;
+use super::definition::{Step, Workflow};
+use super::event::{Fact, SessionEnd};
+use super::fold::IllegalEvent;
+use super::gate::Gate;
+use super::id::{RunId, StepName, Subject};
+use super::lease::Leases;
+use super::recorder::Recorder;
+use over::{Over, Why};
+
+/// What the engine says itself about a failed attempt.
+pub mod codes {
+    use super::Code;
+
+    /// The attempt did not end in its time.
+    pub const ATTEMPT_TIMED_OUT: Code = Code(10);
+    /// The run's deadline struck.
+    pub const DEADLINE: Code = Code(11);
+    /// The target timed out too often in this run.
+    pub const TARGET_CLOSED: Code = Code(12);
+    /// The action panicked: a defect.
+    pub const PANIC: Code = Code(13);
+}
+
+/// After `finally`, so much of the deadline is left for ending children (2 s) and for metrics, logs and traces (5 s).
+pub const AFTER_FINALLY: Duration = Duration::from_secs(7);
+
+/// What a session works from.
+pub struct SessionPlan {
+    /// The workflow, with the values that are in force.
+    pub workflow: Arc<Workflow>,
+    /// The work of every step, `finally` steps included, by the step's name.
+    pub actions: BTreeMap<StepName, Arc<dyn Action>>,
+    /// The subjects that are configured now.
+    pub configured: BTreeSet<Subject>,
+    /// For a resumed run: subjects whose machine has ended in a newer run of the workflow, and in which.
+    pub newer: BTreeMap<Subject, RunId>,
+    /// Where subjects are held.
+    pub leases: Leases,
+    /// Cancelled by a signal: the session ends as soon as its children have.
+    pub stop: CancellationToken,
+}
+
+/// The session could not be driven to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// A defect of the engine.
+    #[error("defect in the engine: {0}")]
+    Illegal(#[from] IllegalEvent),
+    /// A defect of the engine: a machine's task died.
+    #[error("defect in the engine: the task of a machine died: {0}")]
+    Task(#[from] tokio::task::JoinError),
+    /// The lease directory cannot be used.
+    #[error("cannot take the lease of {subject}: {source}")]
+    Lease {
+        /// Whose.
+        subject: Subject,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A step has no action: the caller left one out.
+    #[error("step {0} has no action")]
+    NoAction(StepName),
+}
+
+/// What every task of the session shares.
+struct Session {
+    recorder: Arc<Recorder>,
+    workflow: Arc<Workflow>,
+    actions: BTreeMap<StepName, Arc<dyn Action>>,
+    gates: BTreeMap<StepName, Gate>,
+    configured: BTreeSet<Subject>,
+    newer: BTreeMap<Subject, RunId>,
+    leases: Leases,
+    run: RunId,
+    number: u32,
+}
+
+/// Drives the run that `recorder` holds, whose session has been claimed, to the end of that session.
+pub async fn drive(recorder: Arc<Recorder>, plan: SessionPlan) -> Result<SessionEnd, DriveError> {
+    let started = Instant::now();
+    let (run, number, subjects) = recorder.with(|state| {
+        let sessions = u32::try_from(state.run.sessions.len()).unwrap_or(u32::MAX);
+        (state.run.id, sessions, state.machines.keys().cloned().collect::<Vec<_>>())
+    });
+    let SessionPlan { workflow, actions, configured, newer, leases, stop } = plan;
+    let all_steps = || workflow.steps.iter().chain(&workflow.finally);
+    if let Some(step) = all_steps().find(|s| !actions.contains_key(&s.name)) {
+        return Err(DriveError::NoAction(step.name.clone()));
+    }
+    let gates = all_steps().map(|s| (s.name.clone(), Gate::new(s.parallel, step::fans_out(s)))).collect();
+    let end_of_work = started + workflow.deadline.saturating_sub(workflow.reserve);
+    let deadline = started + workflow.deadline;
+    let session = Arc::new(Session {
+        recorder,
+        workflow: workflow.clone(),
+        actions,
+        gates,
+        configured,
+        newer,
+        leases,
+        run,
+        number,
+    });
+
+    let over = Over::at(end_of_work, stop.clone());
+    let mut machines = JoinSet::new();
+    for subject in subjects {
+        let (session, over) = (session.clone(), over.clone());
+        machines.spawn(async move { machine::run(&session, &over, &subject).await });
+    }
+    while let Some(ended) = machines.join_next().await {
+        ended??;
+    }
+    if over.why() == Some(Why::Stopped) {
+        return session.end(SessionEnd::Interrupted).await;
+    }
+
+    // The deadline stops machines, not notifications: these have the reserve to themselves.
+    let finally_over = Over::at(deadline - AFTER_FINALLY.min(workflow.reserve / 2), stop);
+    for step in &workflow.finally {
+        session.finally(step, &finally_over, deadline).await?;
+    }
+    let end = if finally_over.why() == Some(Why::Stopped) { SessionEnd::Interrupted } else { SessionEnd::Finished };
+    session.end(end).await
+}
+
+impl Session {
+    async fn end(&self, how: SessionEnd) -> Result<SessionEnd, DriveError> {
+        let how = match how {
+            SessionEnd::Interrupted if self.is_cancelled().await => SessionEnd::Cancelled,
+            SessionEnd::Interrupted | SessionEnd::Finished | SessionEnd::Cancelled | SessionEnd::Lost => how,
+        };
+        self.recorder.record(vec![Fact::SessionEnded { how }]).await?;
+        Ok(how)
+    }
+
+    /// Was it `mt runs cancel` that sent the signal?
+    async fn is_cancelled(&self) -> bool {
+        let Some(store) = self.recorder.store() else { return false };
+        let run = self.run;
+        match store.read(move |view| view.cancel_requested(run)).await {
+            Ok(Ok(cancelled)) => cancelled,
+            Ok(Err(error)) | Err(error) => {
+                tracing::warn!(%error, "cannot read whether the run was cancelled; it stays interrupted");
+                false
+            }
+        }
+    }
+
+    async fn finally(&self, step: &Step, over: &Over, deadline: Instant) -> Result<(), DriveError> {
+        let mode = self.recorder.with(|s| s.run.mode);
+        let subject = None;
+        if over.why().is_some() {
+            let fact = Fact::StepNotAttempted {
+                subject,
+                step: step.name.clone(),
+                why: "the run's deadline struck".to_owned(),
+            };
+            return Ok(self.recorder.record(vec![fact]).await?);
+        }
+        if !step.when.contains(&mode) {
+            let why = "this mode leaves it out".to_owned();
+            return Ok(self.recorder.record(vec![Fact::StepSkipped { subject, step: step.name.clone(), why }]).await?);
+        }
+        let left = deadline.saturating_duration_since(Instant::now()).saturating_sub(AFTER_FINALLY);
+        let cut = Step { timeout: step.timeout.min(left.max(Duration::from_secs(1))), ..step.clone() };
+        step::run(self, over, None, &cut, None).await
+    }
+}

@@ -1,0 +1,214 @@
+//! The truth about a run while a session works on it: applies every fact, then makes it durable.
+//!
+//! Facts are applied under one lock and handed to the store in the same order, so the history in the store is the
+//! history that was applied. `record` returns when the facts are durable. When the store fails the session goes on
+//! unrecorded: the facts are still applied, and `unrecorded` says why nothing is kept.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use jiff::Timestamp;
+
+use super::counters::{count, mode_counts, verdicts};
+use super::event::{Event, Fact, Scope};
+use super::fold::{IllegalEvent, Touched};
+use super::id::Subject;
+use super::run::{Machine, Run, RunState};
+use super::status::MachineStatus;
+use super::store::{Store, StoreError, Tx};
+
+/// What the engine's user adds to the transactions that end machines.
+pub trait Epilogue: Send + Sync {
+    /// In the transaction that ends the last machine of the session: every counter has its new value.
+    fn machines_ended(&self, tx: &mut Tx<'_>, state: &RunState) -> Result<(), StoreError>;
+}
+
+/// Sees every event right after it was applied. Called under the recorder's lock: it must return at once.
+pub type Observer = Arc<dyn Fn(&Event, &RunState) + Send + Sync>;
+
+/// See the module's documentation.
+pub struct Recorder {
+    state: Mutex<RunState>,
+    store: Option<Store>,
+    unrecorded: OnceLock<String>,
+    epilogue: Option<Arc<dyn Epilogue>>,
+    observer: Option<Observer>,
+}
+
+/// What some facts change in the store.
+pub(super) struct Batch {
+    run: Run,
+    machines: Vec<Machine>,
+    events: Vec<Event>,
+    /// Machines whose counters change.
+    counted: Vec<Machine>,
+    /// The whole state, if the last machine has just ended.
+    ended: Option<RunState>,
+}
+
+impl Batch {
+    /// Writes events, derived records and counters: all in the caller's transaction.
+    pub(super) fn write(&self, tx: &mut Tx<'_>, epilogue: Option<&dyn Epilogue>) -> Result<(), StoreError> {
+        let run = &self.run;
+        for event in &self.events {
+            tx.append_event(run.id, event)?;
+        }
+        for machine in &self.machines {
+            tx.put_machine(run.id, machine)?;
+        }
+        tx.put_run(run)?;
+        let now = self.events.last().map_or_else(Timestamp::now, |e| e.at);
+        for machine in &self.counted {
+            for (key, verdict) in verdicts(machine, &run.plan) {
+                let record = tx.counter(&key.as_key())?;
+                if let Some(next) = count(record.as_ref(), &key, run.id, verdict, now)
+                    && record.as_ref() != Some(&next)
+                {
+                    tx.put_counter(&key.as_key(), &next)?;
+                }
+            }
+        }
+        match (epilogue, &self.ended) {
+            (Some(epilogue), Some(state)) => epilogue.machines_ended(tx, state),
+            (None, _) | (_, None) => Ok(()),
+        }
+    }
+}
+
+impl Recorder {
+    /// A recorder for a run whose state up to here is already in the store.
+    pub fn new(
+        state: RunState,
+        store: Option<Store>,
+        epilogue: Option<Arc<dyn Epilogue>>,
+        observer: Option<Observer>,
+    ) -> Self {
+        Self { state: Mutex::new(state), store, unrecorded: OnceLock::new(), epilogue, observer }
+    }
+
+    /// A recorder that keeps nothing, and why.
+    pub fn unrecorded(state: RunState, why: impl Into<String>, observer: Option<Observer>) -> Self {
+        let this = Self::new(state, None, None, observer);
+        this.give_up(why.into());
+        this
+    }
+
+    /// Why nothing is kept, if that is so.
+    pub fn why_unrecorded(&self) -> Option<&str> {
+        self.unrecorded.get().map(String::as_str)
+    }
+
+    /// The store, while it can be used.
+    pub fn store(&self) -> Option<&Store> {
+        if self.unrecorded.get().is_some() { None } else { self.store.as_ref() }
+    }
+
+    /// Reads the state.
+    pub fn with<T>(&self, read: impl FnOnce(&RunState) -> T) -> T {
+        read(&self.lock())
+    }
+
+    /// Applies the facts and returns when they are durable. On an illegal event nothing of the call is recorded.
+    pub async fn record(&self, facts: Vec<Fact>) -> Result<(), IllegalEvent> {
+        if facts.is_empty() {
+            return Ok(());
+        }
+        let pending = {
+            let mut state = self.lock();
+            let batch = apply(&mut state, facts)?;
+            if let Some(observer) = &self.observer {
+                batch.events.iter().for_each(|event| observer(event, &state));
+            }
+            // Handed over under the lock, so that the store sees the events in their order.
+            self.store().map(|store| self.submit(store, batch))
+        };
+        if let Some(pending) = pending
+            && let Err(error) = pending.await
+        {
+            self.give_up(error.to_string());
+        }
+        Ok(())
+    }
+
+    fn submit(
+        &self,
+        store: &Store,
+        batch: Batch,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + 'static + use<> {
+        let epilogue = self.epilogue.clone();
+        store.submit(move |tx| batch.write(tx, epilogue.as_deref()))
+    }
+
+    fn give_up(&self, why: String) {
+        if self.unrecorded.set(why.clone()).is_ok() {
+            tracing::error!(%why, "the store cannot be used: this run goes on and is not recorded");
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RunState> {
+        // `record` replaces the state as a whole, so a panic never leaves it half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Applies all facts, or none.
+pub(super) fn apply(state: &mut RunState, facts: Vec<Fact>) -> Result<Batch, IllegalEvent> {
+    let everywhere = facts.iter().any(|f| f.scope() == Scope::EveryMachine);
+    let named: BTreeSet<&Subject> = facts.iter().filter_map(Fact::subject).collect();
+    let before: Vec<Machine> =
+        state.machines.values().filter(|m| everywhere || named.contains(&m.subject)).cloned().collect();
+    let run_before = state.run.clone();
+
+    match apply_each(state, facts) {
+        Ok(batch) => Ok(batch),
+        Err(illegal) => {
+            state.run = run_before;
+            state.machines.extend(before.into_iter().map(|m| (m.subject.clone(), m)));
+            Err(illegal)
+        }
+    }
+}
+
+fn apply_each(state: &mut RunState, facts: Vec<Fact>) -> Result<Batch, IllegalEvent> {
+    let at = Timestamp::now();
+    let (mut touched, mut ended) = (BTreeSet::new(), BTreeSet::<Subject>::new());
+    let (mut all, mut ends) = (false, false);
+    let mut events = Vec::with_capacity(facts.len());
+    for fact in facts {
+        let session = u32::try_from(state.run.sessions.len()).unwrap_or(u32::MAX);
+        let session = if matches!(fact, Fact::SessionStarted(_)) { session + 1 } else { session };
+        if let Fact::MachineEnded { subject, .. } = &fact {
+            ended.insert(subject.clone());
+        }
+        ends |= fact.scope() == Scope::Machine;
+        let event = Event { seq: state.run.events, at, session, fact };
+        match state.apply(&event)? {
+            Touched::Run => {}
+            Touched::Machine(subject) => {
+                touched.insert(subject);
+            }
+            Touched::All => all = true,
+        }
+        events.push(event);
+    }
+    let records = |subjects: &BTreeSet<Subject>| -> Vec<Machine> {
+        subjects.iter().filter_map(|s| state.machines.get(s)).cloned().collect()
+    };
+    let machines = if all { state.machines.values().cloned().collect() } else { records(&touched) };
+    let counted = if mode_counts(state.run.mode) { records(&ended) } else { Vec::new() };
+    let over = ends && all_ended(state);
+    Ok(Batch { run: state.run.clone(), machines, events, counted, ended: over.then(|| state.clone()) })
+}
+
+/// Has every machine ended?
+pub fn all_ended(state: &RunState) -> bool {
+    state.machines.values().all(|m| match m.status {
+        MachineStatus::Pending | MachineStatus::Running | MachineStatus::Interrupted => false,
+        MachineStatus::Succeeded
+        | MachineStatus::Failed
+        | MachineStatus::TimedOut
+        | MachineStatus::Skipped
+        | MachineStatus::Gone
+        | MachineStatus::Superseded => true,
+    })
+}

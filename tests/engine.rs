@@ -1,0 +1,369 @@
+//! The engine, driven by toy actions in virtual time: no process, no disk but the leases, no token in sight.
+
+mod support {
+    pub mod toy;
+}
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use managed_tokens::workflow::action::Class;
+use managed_tokens::workflow::definition::{Mode, OnFailure, Overlap, Retry, Workflow};
+use managed_tokens::workflow::driver::drive;
+use managed_tokens::workflow::event::{AttemptOutcome, Fact, SessionEnd};
+use managed_tokens::workflow::id::{RunId, StepName, Subject};
+use managed_tokens::workflow::lease::Leases;
+use managed_tokens::workflow::recorder::Recorder;
+use managed_tokens::workflow::run::{RunState, StepState};
+use managed_tokens::workflow::status::{MachineStatus, RunStatus, StepStatus};
+use support::toy::{Play, Stage, begin, by, created, plan, workflow};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Run {
+    stage: Arc<Stage>,
+    workflow: Workflow,
+    subjects: Vec<String>,
+    mode: Mode,
+    leases: tempfile::TempDir,
+}
+
+impl Run {
+    fn of(subjects: &[&str]) -> Self {
+        Self {
+            stage: Stage::new(),
+            workflow: workflow(),
+            subjects: subjects.iter().map(|s| (*s).to_owned()).collect(),
+            mode: Mode::Normal,
+            leases: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn step(&mut self, name: &str) -> &mut managed_tokens::workflow::definition::Step {
+        self.workflow.steps.iter_mut().find(|s| s.name.as_str() == name).unwrap()
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.subjects.iter().map(String::as_str).collect()
+    }
+
+    async fn go(&self) -> (RunState, SessionEnd) {
+        let state = begin(created(&self.workflow, &self.names(), self.mode));
+        self.session(state).await
+    }
+
+    /// One more session of the run.
+    async fn resume(&self, mut state: RunState) -> (RunState, SessionEnd) {
+        let mut apply = |fact, session| {
+            let event = managed_tokens::workflow::event::Event {
+                seq: state.run.events,
+                at: jiff::Timestamp::now(),
+                session,
+                fact,
+            };
+            state.apply(&event).unwrap();
+        };
+        apply(Fact::SessionStarted(by()), 2);
+        self.session(state).await
+    }
+
+    async fn session(&self, state: RunState) -> (RunState, SessionEnd) {
+        let recorder = Arc::new(Recorder::unrecorded(state, "a test", None));
+        let plan = plan(&self.workflow, &self.stage, &self.names(), self.leases.path());
+        let end = drive(recorder.clone(), plan).await.unwrap();
+        (recorder.with(Clone::clone), end)
+    }
+}
+
+fn step_of<'a>(state: &'a RunState, subject: &str, step: &str) -> &'a StepState {
+    state.machines[&Subject::new(subject)].steps.iter().find(|s| s.name.as_str() == step).unwrap()
+}
+
+fn statuses(state: &RunState, subject: &str) -> BTreeMap<String, StepStatus> {
+    state.machines[&Subject::new(subject)].steps.iter().map(|s| (s.name.to_string(), s.status)).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_without_trouble_succeeds_and_touches_every_target_once() {
+    let run = Run::of(&["dune", "mu2e"]);
+    let (state, end) = run.go().await;
+    assert_eq!((state.run.status, end), (RunStatus::Succeeded, SessionEnd::Finished));
+    let pushes: Vec<_> = run.stage.calls_of("push").into_iter().map(|(s, t)| format!("{s}/{t}")).collect();
+    assert_eq!(pushes, ["dune/node1", "dune/node2", "mu2e/node1", "mu2e/node2"]);
+    assert_eq!(run.stage.calls_of("notify").len(), 1, "run-wide steps run once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sixteen_of_fifty_that_hang_do_not_keep_the_others_from_their_pushes() {
+    let names: Vec<String> = (0..50).map(|i| format!("svc{i:02}")).collect();
+    let run = Run::of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for name in &names[..16] {
+        run.stage.play(name, "get", "-", &[Play::Hang]);
+    }
+    run.stage.play("*", "get", "*", &[Play::Succeed(SECOND)]);
+    let (state, _) = run.go().await;
+    for name in &names[16..] {
+        let pushed = run.stage.ended(name, "push").expect("it was pushed");
+        // Permits come back after 5 s; 34 services on 16 permits take three rounds of one second.
+        assert!(pushed <= Duration::from_secs(10), "{name} was pushed only after {pushed:?}");
+        assert_eq!(state.machines[&Subject::new(name.as_str())].status, MachineStatus::Succeeded);
+    }
+    for name in &names[..16] {
+        assert_eq!(step_of(&state, name, "get").status, StepStatus::TimedOut);
+        assert_eq!(statuses(&state, name)["push"], StepStatus::NotAttempted);
+    }
+    assert_eq!(state.run.status, RunStatus::Partial);
+    assert!(run.stage.most_at_once("get") <= 32, "never more than 2 x parallel");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_one_credd_hanging_all_fifty_push_before_the_deadline() {
+    let names: Vec<String> = (0..50).map(|i| format!("svc{i:02}")).collect();
+    let run = Run::of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    run.stage.play("*", "store", "schedd2", &[Play::Hang]);
+    let (state, _) = run.go().await;
+    for name in &names {
+        let pushed = run.stage.ended(name, "push").expect("it was pushed");
+        assert!(pushed < Duration::from_secs(270), "{name} was pushed only after {pushed:?}");
+        assert_eq!(statuses(&state, name)["push"], StepStatus::Succeeded);
+        assert_eq!(statuses(&state, name)["store"], StepStatus::TimedOut);
+    }
+    let closed = names.iter().filter(|name| {
+        let target = step_of(&state, name, "store").targets.iter().find(|t| t.name.as_str() == "schedd2").unwrap();
+        let Some(AttemptOutcome::Failed(failure)) = &target.attempts[0].result else { panic!("it failed") };
+        failure.message == "schedd2 timed out 3 times in this run"
+    });
+    assert!(closed.count() >= 30, "most services need not wait for a credd that is known to hang");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transient_failure_is_tried_again_and_a_permanent_one_is_not() {
+    let mut run = Run::of(&["dune", "mu2e", "nova"]);
+    run.step("push").retry = Retry { times: 3, backoff: (2 * SECOND, 15 * SECOND) };
+    let fail = |class| Play::Fail(class, SECOND);
+    run.stage.play("dune", "push", "node1", &[fail(Class::Transient), fail(Class::Timeout), Play::Succeed(SECOND)]);
+    run.stage.play("mu2e", "push", "node1", &[fail(Class::Permanent)]);
+    run.stage.play("nova", "push", "node1", &[fail(Class::Transient)]);
+    let (state, _) = run.go().await;
+    let attempts = |subject| step_of(&state, subject, "push").targets[0].attempts.len();
+    assert_eq!((attempts("dune"), attempts("mu2e"), attempts("nova")), (3, 1, 4));
+    assert_eq!(statuses(&state, "dune")["push"], StepStatus::Succeeded);
+    assert_eq!(statuses(&state, "mu2e")["push"], StepStatus::Failed);
+    let first = step_of(&state, "nova", "push").targets[0].attempts[0].result.clone().unwrap();
+    assert!(matches!(first, AttemptOutcome::Failed(f) if f.message == "toy failure 1"), "the first message is kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_step_stops_its_machine_or_not_as_the_workflow_says() {
+    let run = Run::of(&["dune", "mu2e"]);
+    run.stage.play("dune", "get", "-", &[Play::Fail(Class::NeedsHuman, SECOND)]);
+    run.stage.play("mu2e", "store", "schedd1", &[Play::Fail(Class::Permanent, SECOND)]);
+    let (state, _) = run.go().await;
+    assert_eq!(statuses(&state, "dune")["get"], StepStatus::NeedsHuman);
+    assert_eq!(statuses(&state, "dune")["push"], StepStatus::NotAttempted);
+    assert_eq!(step_of(&state, "dune", "push").why.as_deref(), Some("get failed"));
+    assert_eq!(statuses(&state, "mu2e")["store"], StepStatus::Failed);
+    assert_eq!(statuses(&state, "mu2e")["push"], StepStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_whose_need_was_not_made_is_not_attempted() {
+    let mut run = Run::of(&["dune"]);
+    run.step("get").on_failure = OnFailure::Continue;
+    run.stage.play("dune", "get", "-", &[Play::Fail(Class::Permanent, SECOND)]);
+    let (state, _) = run.go().await;
+    assert_eq!(statuses(&state, "dune")["store"], StepStatus::Succeeded, "a store needs a ticket, no token");
+    assert_eq!(statuses(&state, "dune")["push"], StepStatus::NotAttempted);
+    let why = step_of(&state, "dune", "push").why.clone().unwrap();
+    assert!(why.contains("needs a Token"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stand_in_makes_the_step_stale_and_the_later_steps_run() {
+    let run = Run::of(&["dune"]);
+    run.stage.play("dune", "get", "-", &[Play::Fail(Class::Transient, SECOND)]);
+    run.stage.stand_ins.lock().unwrap().insert("get".into());
+    let (state, _) = run.go().await;
+    assert_eq!(statuses(&state, "dune")["get"], StepStatus::Stale);
+    assert_eq!(statuses(&state, "dune")["push"], StepStatus::Succeeded);
+    assert_eq!(state.run.status, RunStatus::Failed, "stale is a failed outcome");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stand_in_does_not_hide_a_failure_that_a_person_must_mend() {
+    let run = Run::of(&["dune"]);
+    run.stage.play("dune", "get", "-", &[Play::Fail(Class::NeedsHuman, SECOND)]);
+    run.stage.stand_ins.lock().unwrap().insert("get".into());
+    let (state, _) = run.go().await;
+    assert_eq!(statuses(&state, "dune")["get"], StepStatus::NeedsHuman);
+    assert_eq!(statuses(&state, "dune")["push"], StepStatus::NotAttempted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_ends_at_its_timeout_even_if_the_action_is_deaf_to_it() {
+    let run = Run::of(&["deaf", "hang", "fine"]);
+    run.stage.play("deaf", "kinit", "-", &[Play::Deaf]);
+    run.stage.play("hang", "kinit", "-", &[Play::Hang]);
+    let (state, end) = run.go().await;
+    assert_eq!(end, SessionEnd::Finished);
+    assert_eq!(statuses(&state, "deaf")["kinit"], StepStatus::TimedOut);
+    assert_eq!(statuses(&state, "hang")["kinit"], StepStatus::TimedOut);
+    let Some(AttemptOutcome::Failed(failure)) = &step_of(&state, "hang", "kinit").targets[0].attempts[0].result else {
+        panic!("it failed")
+    };
+    assert_eq!(failure.message, "no answer within 60s");
+    assert_eq!(state.machines[&Subject::new("fine")].status, MachineStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_stops_machines_and_not_notifications() {
+    let mut run = Run::of(&["slow", "fine"]);
+    run.workflow.deadline = Duration::from_secs(40);
+    run.workflow.reserve = Duration::from_secs(20);
+    run.step("push").retry = Retry { times: 9, backoff: (100 * SECOND, 100 * SECOND) };
+    run.stage.play("slow", "store", "schedd1", &[Play::Hang]);
+    let (state, end) = run.go().await;
+    assert_eq!(end, SessionEnd::Finished);
+    assert_eq!(state.run.status, RunStatus::TimedOut);
+    assert_eq!(state.machines[&Subject::new("slow")].status, MachineStatus::TimedOut);
+    assert_eq!(statuses(&state, "slow")["store"], StepStatus::TimedOut);
+    assert_eq!(statuses(&state, "slow")["push"], StepStatus::NotAttempted);
+    assert_eq!(state.machines[&Subject::new("fine")].status, MachineStatus::Succeeded);
+    assert_eq!(run.stage.calls_of("notify").len(), 1, "people are told in the reserve");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_waits_for_its_next_try_at_the_deadline_has_timed_out() {
+    let mut run = Run::of(&["dune"]);
+    run.workflow.deadline = Duration::from_secs(40);
+    run.workflow.reserve = Duration::from_secs(20);
+    run.step("push").retry = Retry { times: 9, backoff: (100 * SECOND, 100 * SECOND) };
+    run.stage.play("dune", "push", "node1", &[Play::Fail(Class::Transient, SECOND)]);
+    let (state, _) = run.go().await;
+    let push = step_of(&state, "dune", "push");
+    assert_eq!(push.targets[0].status, StepStatus::TimedOut);
+    assert_eq!(push.targets[1].status, StepStatus::Succeeded);
+    assert_eq!(push.status, StepStatus::TimedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_leaves_the_run_interrupted_and_tells_nobody() {
+    let run = Run::of(&["dune", "mu2e"]);
+    run.stage.play("dune", "push", "node2", &[Play::Hang]);
+    let state = begin(created(&run.workflow, &run.names(), run.mode));
+    let recorder = Arc::new(Recorder::unrecorded(state, "a test", None));
+    let plan = plan(&run.workflow, &run.stage, &run.names(), run.leases.path());
+    let stop = plan.stop.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(3 * SECOND).await;
+        stop.cancel();
+    });
+    let end = drive(recorder.clone(), plan).await.unwrap();
+    let state = recorder.with(Clone::clone);
+    assert_eq!((end, state.run.status), (SessionEnd::Interrupted, RunStatus::Interrupted));
+    assert_eq!(state.machines[&Subject::new("dune")].status, MachineStatus::Interrupted);
+    assert_eq!(state.machines[&Subject::new("mu2e")].status, MachineStatus::Succeeded);
+    assert_eq!(run.stage.calls_of("notify").len(), 0);
+
+    // The resume redoes what has no outcome and what it needs, and nothing else.
+    run.stage.script.lock().unwrap().clear();
+    run.stage.calls.lock().unwrap().clear();
+    let (resumed, _) = run.resume(state).await;
+    assert_eq!(resumed.run.status, RunStatus::Succeeded);
+    let calls = run.stage.calls.lock().unwrap().clone();
+    let calls: Vec<_> = calls.iter().map(|c| format!("{}/{}/{}", c.subject, c.step, c.target)).collect();
+    assert_eq!(calls, ["dune/kinit/-", "dune/push/node2", "-/notify/-"]);
+    let fresh = Run::of(&["dune", "mu2e"]).go().await.0;
+    for subject in ["dune", "mu2e"] {
+        assert_eq!(statuses(&resumed, subject), statuses(&fresh, subject), "as if it had never been disturbed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resume_makes_a_product_anew_only_if_it_is_lost_and_needed() {
+    let run = Run::of(&["dune"]);
+    run.stage.play("dune", "push", "node2", &[Play::Fail(Class::Permanent, SECOND)]);
+    let (state, _) = run.go().await;
+    run.stage.lost.lock().unwrap().insert("Token".into());
+    run.stage.script.lock().unwrap().clear();
+    run.stage.calls.lock().unwrap().clear();
+    let (resumed, _) = run.resume(state).await;
+    let steps: Vec<_> = run.stage.calls.lock().unwrap().iter().map(|c| c.step.clone()).collect();
+    assert_eq!(steps, ["kinit", "get", "push", "notify"]);
+    assert_eq!(resumed.run.status, RunStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_vanished_from_the_configuration_is_gone_and_neither_success_nor_failure() {
+    let run = Run::of(&["dune"]);
+    run.stage.play("dune", "push", "node2", &[Play::Fail(Class::Permanent, SECOND)]);
+    let (state, _) = run.go().await;
+    run.stage.unconfigured.lock().unwrap().insert("node2".into());
+    run.stage.calls.lock().unwrap().clear();
+    let (resumed, _) = run.resume(state).await;
+    assert_eq!(run.stage.calls_of("push"), []);
+    assert_eq!(step_of(&resumed, "dune", "push").targets[1].status, StepStatus::Gone);
+    assert_eq!(resumed.run.status, RunStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subject_that_another_run_holds_is_skipped_and_the_other_run_is_named() {
+    let run = Run::of(&["dune", "mu2e"]);
+    let other = RunId::generate();
+    let lease = Leases::new(run.leases.path()).take(&Subject::new("dune"), other).unwrap().unwrap();
+    let (state, _) = run.go().await;
+    let dune = &state.machines[&Subject::new("dune")];
+    assert_eq!((dune.status, dune.other_run), (MachineStatus::Skipped, Some(other)));
+    assert_eq!(state.machines[&Subject::new("mu2e")].status, MachineStatus::Succeeded);
+    drop(lease);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subject_that_another_run_holds_is_waited_for_where_the_workflow_says_so() {
+    let mut run = Run::of(&["dune"]);
+    run.workflow.overlap = Overlap::Wait(Duration::from_secs(120));
+    let lease = Leases::new(run.leases.path()).take(&Subject::new("dune"), RunId::generate()).unwrap().unwrap();
+    tokio::spawn(async move {
+        tokio::time::sleep(60 * SECOND).await;
+        drop(lease);
+    });
+    let (state, _) = run.go().await;
+    assert_eq!(state.run.status, RunStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_subjects_held_by_others_make_the_run_skipped() {
+    let run = Run::of(&["dune"]);
+    let _lease = Leases::new(run.leases.path()).take(&Subject::new("dune"), RunId::generate()).unwrap().unwrap();
+    assert_eq!(run.go().await.0.run.status, RunStatus::Skipped);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mode_leaves_out_the_steps_that_are_not_meant_for_it() {
+    let mut run = Run::of(&["dune"]);
+    run.mode = Mode::Test;
+    let (state, _) = run.go().await;
+    assert_eq!(statuses(&state, "dune")["push"], StepStatus::Skipped);
+    assert_eq!(run.stage.calls_of("push"), []);
+    assert_eq!(state.run.status, RunStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_action_that_panics_fails_its_own_target_alone() {
+    let run = Run::of(&["dune", "mu2e"]);
+    run.stage.play("dune", "push", "node1", &[Play::Panic]);
+    let (state, _) = run.go().await;
+    let push = step_of(&state, "dune", "push");
+    assert_eq!((push.targets[0].status, push.targets[1].status), (StepStatus::Failed, StepStatus::Succeeded));
+    assert_eq!(state.machines[&Subject::new("mu2e")].status, MachineStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_subjects_end() {
+    let names: Vec<String> = (0..1000).map(|i| format!("svc{i:04}")).collect();
+    let run = Run::of(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    let (state, _) = run.go().await;
+    assert_eq!(state.run.tally, BTreeMap::from([(MachineStatus::Succeeded, 1000)]));
+    let _ = StepName::new("push");
+}
