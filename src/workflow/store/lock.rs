@@ -100,8 +100,7 @@ impl Line {
                 place @ (Place::InQueue | Place::Next) => {
                     let left = patience.saturating_sub(since.elapsed());
                     if left.is_zero() {
-                        let held = if matches!(place, Place::Next) { &self.store } else { &self.queue };
-                        let pid = holder(held);
+                        let (pid, state) = self.culprit(&place);
                         shared.place = place;
                         shared.wanted = false;
                         drop(shared);
@@ -109,7 +108,7 @@ impl Line {
                         return Err(StoreError::Busy {
                             path: self.store_directory.clone(),
                             pid,
-                            state: pid.map_or(HolderState::NotFound, HolderState::of),
+                            state,
                             waited: patience,
                         });
                     }
@@ -138,6 +137,15 @@ impl Line {
             }
             Err((_, errno)) => Err(StoreError::io("lock", &self.queue, errno.into())),
         }
+    }
+
+    /// Who keeps us waiting: whoever holds the store, or a stopped process that is next and will not take it.
+    fn culprit(&self, place: &Place) -> (Option<u32>, HolderState) {
+        let named = |path| holder(path).map(|pid| (Some(pid), HolderState::of(pid)));
+        let next = if matches!(place, Place::InQueue) { named(&self.queue) } else { None };
+        next.filter(|(_, state)| *state == HolderState::Stopped)
+            .or_else(|| named(&self.store))
+            .unwrap_or((None, HolderState::NotFound))
     }
 
     /// Takes the turn if nobody is before us, else sends a thread to wait.

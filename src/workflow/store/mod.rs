@@ -16,12 +16,14 @@
 //! | `state_dir.rs`, `error.rs` | where it is; what can go wrong |
 
 mod error;
+mod export;
 mod handle;
 mod keys;
 mod lock;
 mod open;
 mod overlay;
 mod record;
+mod retention;
 mod sidecar;
 mod state_dir;
 mod thread;
@@ -31,9 +33,11 @@ mod view;
 pub use error::{
     BUSY, CLOSED, DAMAGED, EXPLANATIONS, HolderState, IO, MISSING, MISUSED, NEWER, NO_SPACE, PERMISSION, StoreError,
 };
+pub use export::ExportError;
 pub use handle::{Access, Options, Stats, Store};
 pub use keys::{Shelf, Tree, of_run};
 pub use open::MIN_FREE;
+pub use retention::{PruneReport, Retention};
 pub use state_dir::StateDir;
 pub use tx::Tx;
 pub use view::{Found, KnownUid, SHORTEST_PREFIX, View};

@@ -1,7 +1,7 @@
 //! sled, opened with every care it needs. Everything here happens under the lock.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -77,38 +77,20 @@ impl Opened {
             (None, false) => create(state)?,
             (None | Some(_), true) => {}
         }
+        if is_suspicious(&path, sidecar.as_ref())? {
+            try_a_copy(state, sidecar.as_ref(), min_free)?;
+        }
         let (db, trees) = open_sled(&path, false)?;
         let files = DataFiles::of(&path)?;
-        let (sequence, id) = {
-            let view = View::new(Some(Base { trees: &trees, path: &path }), None, &path);
-            (view.sequence()?, view.store_id()?)
-        };
-        let sidecar = match (sidecar, id) {
-            (Some(sidecar), Some(id)) => {
-                if id != sidecar.store_id {
-                    let what =
-                        format!("it has the id {id}, and {} says {}", state.sidecar().display(), sidecar.store_id);
-                    return Err(StoreError::damaged(&path, what));
-                }
-                if sequence < sidecar.checkpoint {
-                    let lost = sidecar.checkpoint - sequence;
-                    let what = format!("at least its last {lost} commits of {} are missing", sidecar.checkpoint);
-                    return Err(StoreError::damaged(&path, what));
-                }
-                sidecar
-            }
-            (Some(_), None) => return Err(StoreError::damaged(&path, "it opened without what was written to it")),
-            // A store is put in its place whole, and its sidecar right after: the process was killed between the two.
-            (None, Some(store_id)) if sequence == 0 => {
-                let sidecar = Sidecar { format: FORMAT, store_id, checkpoint: 0 };
+        let (sequence, store_id) = identify(&path, &trees, sidecar.as_ref())?;
+        let sidecar = match sidecar {
+            Some(sidecar) => sidecar,
+            None => {
+                let sidecar = Sidecar { format: FORMAT, store_id, checkpoint: sequence, log_bytes: files.log_bytes()? };
                 if access == Access::ReadWrite {
                     sidecar.write(&state.sidecar())?;
                 }
                 sidecar
-            }
-            (None, _) => {
-                let what = format!("{} is gone, so nobody can tell whether it is whole", state.sidecar().display());
-                return Err(StoreError::damaged(&path, what));
             }
         };
         Ok(Some(Self { trees, db, files, path, sidecar_path: state.sidecar(), sidecar, sequence, access }))
@@ -152,15 +134,12 @@ impl Opened {
     /// Tells the sidecar how far the store has come, if that is news.
     pub(super) fn checkpoint(&mut self) -> Result<(), StoreError> {
         if self.access == Access::ReadWrite && self.sequence > self.sidecar.checkpoint {
-            let sidecar = Sidecar { checkpoint: self.sequence, ..self.sidecar.clone() };
+            let log_bytes = self.files.log_bytes()?;
+            let sidecar = Sidecar { checkpoint: self.sequence, log_bytes, ..self.sidecar.clone() };
             sidecar.write(&self.sidecar_path)?;
             self.sidecar = sidecar;
         }
         Ok(())
-    }
-
-    pub(super) fn store_id(&self) -> Ulid {
-        self.sidecar.store_id
     }
 }
 
@@ -185,7 +164,89 @@ fn create(state: &StateDir) -> Result<(), StoreError> {
     // An empty `store/` may stand there; renaming replaces it.
     fs::rename(&new, &path).map_err(|e| StoreError::io("make", &path, e))?;
     sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
-    Sidecar { format: FORMAT, store_id, checkpoint: 0 }.write(&state.sidecar())
+    let log_bytes = DataFiles::of(&path)?.log_bytes()?;
+    Sidecar { format: FORMAT, store_id, checkpoint: 0, log_bytes }.write(&state.sidecar())
+}
+
+/// Is the store the one the sidecar speaks of, and not older? Gives its sequence and id.
+fn identify(path: &Path, trees: &[sled::Tree; TREES], sidecar: Option<&Sidecar>) -> Result<(u64, Ulid), StoreError> {
+    let view = View::new(Some(Base { trees, path }), None, path);
+    let (sequence, id) = (view.sequence()?, view.store_id()?);
+    let what = match (id, sidecar) {
+        (None, _) => "it opened without what was written to it".to_owned(),
+        (Some(id), Some(sidecar)) if id != sidecar.store_id => {
+            format!("it has the id {id}, and store.json says {}", sidecar.store_id)
+        }
+        (Some(_), Some(sidecar)) if sequence < sidecar.checkpoint => {
+            format!("its last {} commits of {} are missing", sidecar.checkpoint - sequence, sidecar.checkpoint)
+        }
+        // A store is put in its place whole, and its sidecar right after: the process was killed between the two.
+        (Some(id), None) if sequence == 0 => return Ok((sequence, id)),
+        (Some(_), None) => "store.json beside it is gone, so nobody can tell whether it is whole".to_owned(),
+        (Some(id), Some(_)) => return Ok((sequence, id)),
+    };
+    Err(StoreError::damaged(path, what))
+}
+
+/// Are there signs of a damage that sled takes for an empty store? It would write over what is left.
+fn is_suspicious(path: &Path, sidecar: Option<&Sidecar>) -> Result<bool, StoreError> {
+    let Some(sidecar) = sidecar else { return Ok(true) };
+    let log = path.join("db");
+    match fs::metadata(&log) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(e) => return Err(StoreError::io("look at", &log, e)),
+        Ok(meta) if meta.len() < sidecar.log_bytes => return Ok(true),
+        Ok(_) => {}
+    }
+    for entry in fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))? {
+        let name = entry.map_err(|e| StoreError::io("read", path, e))?.file_name();
+        if name.as_bytes().starts_with(b"snap.") && !is_unfinished_snapshot(&name) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Opens a copy of a suspicious store, so that a damaged one stays exactly as it is.
+fn try_a_copy(state: &StateDir, sidecar: Option<&Sidecar>, min_free: u64) -> Result<(), StoreError> {
+    let (path, copy) = (state.store(), state.copied_store());
+    let size = size_of(&path).map_err(|e| StoreError::io("look at", &path, e))?;
+    check_free_space(&path, state.path(), min_free.saturating_add(size))?;
+    let remove = || match fs::remove_dir_all(&copy) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove the copy", &copy, e)),
+        Ok(()) | Err(_) => Ok(()),
+    };
+    remove()?;
+    make_directory(&copy, false)?;
+    copy_tree(&path, &copy).map_err(|e| StoreError::io("copy the store to", &copy, e))?;
+    let checked = open_sled(&copy, false).and_then(|(_db, trees)| identify(&copy, &trees, sidecar));
+    remove()?;
+    checked.map(|_| ()).map_err(|error| match error {
+        // The copy is gone: the message speaks of the store.
+        StoreError::Damaged { what, .. } => StoreError::damaged(&path, what),
+        other => other,
+    })
+}
+
+fn size_of(directory: &Path) -> io::Result<u64> {
+    fs::read_dir(directory)?.try_fold(0, |sum, entry| {
+        let entry = entry?;
+        Ok(sum + if entry.file_type()?.is_dir() { size_of(&entry.path())? } else { entry.metadata()?.len() })
+    })
+}
+
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            fs::create_dir(&target)?;
+            copy_tree(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
 }
 
 /// Syncs every file and directory in a directory.
@@ -278,12 +339,15 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreError> {
     let entries = fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))?;
     for entry in entries {
         let entry = entry.map_err(|e| StoreError::io("read", path, e))?;
-        let name = entry.file_name();
-        if name.as_bytes().starts_with(b"snap.") && name.as_bytes().ends_with(b".generating") {
+        if is_unfinished_snapshot(&entry.file_name()) {
             fs::remove_file(entry.path()).map_err(|e| StoreError::io("remove", &entry.path(), e))?;
         }
     }
     Ok(())
+}
+
+fn is_unfinished_snapshot(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b"snap.") && name.as_bytes().ends_with(b".generating")
 }
 
 /// The files sled writes and does not sync.
@@ -302,6 +366,10 @@ impl DataFiles {
         let log_path = store.join("db");
         let log = File::open(&log_path).map_err(|e| StoreError::io("open", &log_path, e))?;
         Ok(Self { log, log_path, blobs: store.join("blobs"), known: HashSet::new(), seen: None })
+    }
+
+    fn log_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.log.metadata().map_err(|e| StoreError::io("look at", &self.log_path, e))?.len())
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {

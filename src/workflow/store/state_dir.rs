@@ -66,6 +66,11 @@ impl StateDir {
         self.0.join("store.new")
     }
 
+    /// A copy of a store that looks damaged, for trying it without touching the original.
+    pub(super) fn copied_store(&self) -> PathBuf {
+        self.0.join("store.copy")
+    }
+
     /// What the store must at least contain.
     pub fn sidecar(&self) -> PathBuf {
         self.0.join("store.json")

@@ -24,6 +24,9 @@ pub const SHORTEST_PREFIX: usize = 8;
 /// How many ids an ambiguous prefix names.
 const CANDIDATES: usize = 5;
 
+/// Looks at a key and its undecoded value.
+type Each<'a> = dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError> + 'a;
+
 type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// The trees on disk. A panic of sled while it reads means that the files are damaged.
@@ -262,14 +265,15 @@ impl<'a> View<'a> {
     }
 
     /// Shows keys and undecoded values in order, until `each` breaks.
-    pub(super) fn scan_raw(
-        &self,
-        tree: Tree,
-        prefix: &str,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn scan_raw(&self, tree: Tree, prefix: &str, each: &mut Each<'_>) -> Result<(), StoreError> {
         let end = keys::behind(prefix.as_bytes());
         self.scan(tree, (Bound::Included(prefix.as_bytes()), Bound::Excluded(&end)), false, each)
+    }
+
+    /// The same for the keys behind this one, to the end of the tree.
+    pub(super) fn scan_after(&self, tree: Tree, after: Option<&str>, each: &mut Each<'_>) -> Result<(), StoreError> {
+        let start = after.map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_bytes()));
+        self.scan(tree, (start, Bound::Unbounded), false, each)
     }
 
     fn run_ids(&self, range: Range<'_>, newest_first: bool, limit: usize) -> Result<Vec<RunId>, StoreError> {
@@ -288,13 +292,7 @@ impl<'a> View<'a> {
     }
 
     /// Walks over disk and overlays at once; where both know a key, the overlay wins.
-    fn scan(
-        &self,
-        tree: Tree,
-        range: Range<'_>,
-        newest_first: bool,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> Result<ControlFlow<()>, StoreError>,
-    ) -> Result<(), StoreError> {
+    fn scan(&self, tree: Tree, range: Range<'_>, newest_first: bool, each: &mut Each<'_>) -> Result<(), StoreError> {
         let mut changed: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
         changed.extend(self.group.iter().flat_map(|group| group.range(tree, range)));
         changed.extend(self.own.range(tree, range));

@@ -1,0 +1,201 @@
+//! Figures of the store: `cargo bench --bench store`. Prints; asserts nothing.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use managed_tokens::workflow::definition::Mode;
+use managed_tokens::workflow::event::{Event, Fact, Selection};
+use managed_tokens::workflow::id::{RunId, StepName, Subject, TargetName, WorkflowName};
+use managed_tokens::workflow::run::{Machine, Run, StepState, TargetState};
+use managed_tokens::workflow::status::{MachineStatus, RunStatus, StepStatus};
+use managed_tokens::workflow::store::{Access, StateDir, Store, StoreError};
+use tokio::sync::Barrier;
+use ulid::Ulid;
+
+/// How long each figure is measured.
+const SPAN: Duration = Duration::from_secs(3);
+
+fn main() {
+    if let Some(state) = std::env::var_os("MT_BENCH_BUSY") {
+        return busy(Path::new(&state));
+    }
+    // Beside the build, not in /tmp: that may be memory, where syncing costs nothing.
+    let tmp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the bench");
+    let directory = |name: &str| StateDir::create(tmp.path().join(name)).expect("a state directory");
+    println!("transitions per second (an event and its machine, durable when acknowledged)");
+    for writers in [1, 8, 64, 512] {
+        transitions(&directory(&format!("transitions-{writers}")), writers);
+    }
+    lists(&directory("lists"));
+    hand_over(&directory("hand-over"));
+}
+
+fn transitions(state: &StateDir, writers: u64) {
+    let store = Store::open(state, Access::ReadWrite).expect("the store opens");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
+    let mut took = runtime.block_on(async {
+        let together = Arc::new(Barrier::new(writers as usize));
+        let tasks: Vec<_> = (0..writers)
+            .map(|n| {
+                let (store, together) = (store.clone(), Arc::clone(&together));
+                tokio::spawn(async move {
+                    together.wait().await;
+                    let (run, until, mut took) = (id(n), Instant::now() + SPAN, Vec::new());
+                    for seq in 0.. {
+                        let since = Instant::now();
+                        if since >= until {
+                            break;
+                        }
+                        store.write(move |tx| transition(tx, run, seq)).await.expect("the write is durable");
+                        took.push(since.elapsed());
+                    }
+                    took
+                })
+            })
+            .collect();
+        let mut all = Vec::new();
+        for task in tasks {
+            all.extend(task.await.expect("the writer ends"));
+        }
+        all
+    });
+    let stats = store.stats();
+    println!(
+        "  {writers:>4} writers  {:>7.0}/s  {:>6.1} per commit  {}",
+        took.len() as f64 / SPAN.as_secs_f64(),
+        stats.writes as f64 / stats.commits as f64,
+        spread(&mut took)
+    );
+    store.close();
+}
+
+fn lists(state: &StateDir) {
+    let store = Store::open(state, Access::ReadWrite).expect("the store opens");
+    for part in 0..10 {
+        store
+            .write_blocking(move |tx| (0..1_000).try_for_each(|n| tx.put_run(&run(id(part * 1_000 + n)))))
+            .expect("the runs are written");
+    }
+    let mut took = Vec::new();
+    for _ in 0..200 {
+        let since = Instant::now();
+        let rows = store.read_blocking(|view| {
+            let runs = view.newest_runs(20)?;
+            runs.iter().map(|run| view.shortest_prefix(run.id)).collect::<Result<Vec<_>, StoreError>>()
+        });
+        took.push(since.elapsed());
+        assert_eq!(rows.expect("the store is read").expect("and whole").len(), 20);
+    }
+    println!("newest 20 of 10,000 runs, with their short ids, the store open   {}", spread(&mut took));
+    store.close();
+    let mut took = Vec::new();
+    for _ in 0..20 {
+        let since = Instant::now();
+        let store = Store::open(state, Access::ReadOnly).expect("the store opens");
+        store.read_blocking(|view| view.newest_runs(20)).expect("the store is read").expect("and whole");
+        took.push(since.elapsed());
+        store.close();
+    }
+    println!("the same from a closed store   {}", spread(&mut took));
+}
+
+/// How long a reader waits for its answer while another process writes all the time.
+fn hand_over(state: &StateDir) {
+    let mut child = Command::new(std::env::current_exe().expect("this program"))
+        .env("MT_BENCH_BUSY", state.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the other process starts");
+    let mut says = BufReader::new(child.stdout.take().expect("piped")).lines();
+    says.next().expect("it says that it writes").expect("readable");
+    let mut took = Vec::new();
+    for _ in 0..100 {
+        let since = Instant::now();
+        let store = Store::open(state, Access::ReadOnly).expect("the store is handed over");
+        store.read_blocking(|view| view.newest_runs(20)).expect("the store is read").expect("and whole");
+        took.push(since.elapsed());
+        store.close();
+    }
+    println!("a reader beside a busy writer   {}", spread(&mut took));
+    let store = Store::open(state, Access::ReadWrite).expect("the store is handed over");
+    let (mut took, mut seq, until) = (Vec::new(), 0, Instant::now() + SPAN);
+    while Instant::now() < until {
+        let since = Instant::now();
+        store.write_blocking(move |tx| transition(tx, id(1), seq)).expect("the write is durable");
+        took.push(since.elapsed());
+        seq += 1;
+    }
+    println!("a writer beside a busy writer   {}  ({} hand-overs)", spread(&mut took), store.stats().hand_overs);
+    store.close();
+    child.kill().expect("the other process is ours");
+    child.wait().expect("it ends");
+}
+
+fn busy(state: &Path) {
+    let state = StateDir::existing(state).expect("the state directory");
+    let store = Store::open(&state, Access::ReadWrite).expect("the store opens");
+    for seq in 0.. {
+        store.write_blocking(move |tx| transition(tx, id(0), seq)).expect("the write is durable");
+        if seq == 100 {
+            println!("writing");
+            std::io::stdout().flush().expect("the bench listens");
+        }
+    }
+}
+
+fn transition(tx: &mut managed_tokens::workflow::store::Tx<'_>, run: RunId, seq: u64) -> Result<(), StoreError> {
+    let subject = Subject::new(format!("experiment{}_production", seq % 50));
+    let (step, target) = (StepName::new("push"), TargetName::new("node01.fnal.gov"));
+    let at = Timestamp::now();
+    let machine = Machine {
+        subject: subject.clone(),
+        status: MachineStatus::Running,
+        started_at: Some(at),
+        ended_at: None,
+        steps: ["kinit", "get-vault-token", "store-in-credd", "ping", "push"]
+            .map(|name| StepState {
+                name: StepName::new(name),
+                status: StepStatus::Running,
+                targets: vec![TargetState { name: target.clone(), status: StepStatus::Running, attempts: Vec::new() }],
+                why: None,
+            })
+            .into(),
+        other_run: None,
+    };
+    tx.put_machine(run, &machine)?;
+    let fact = Fact::AttemptStarted { subject: Some(subject), step, target, number: 1 };
+    tx.append_event(run, &Event { seq, at, session: 1, fact })
+}
+
+fn run(id: RunId) -> Run {
+    Run {
+        id,
+        workflow: WorkflowName::new("token-push"),
+        definition: "0".repeat(64),
+        mode: Mode::Normal,
+        selection: Selection::default(),
+        status: RunStatus::Succeeded,
+        started_at: Timestamp::now(),
+        ended_at: Some(Timestamp::now()),
+        sessions: Vec::new(),
+        tally: [(MachineStatus::Succeeded, 50)].into(),
+        plan: Vec::new(),
+        steps: Vec::new(),
+        superseded_by: None,
+        events: 0,
+    }
+}
+
+fn id(n: u64) -> RunId {
+    RunId(Ulid::from_parts(1_700_000_000_000 + n, u128::from(n)))
+}
+
+fn spread(took: &mut [Duration]) -> String {
+    took.sort_unstable();
+    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
+    format!("p50 {:.1?}  p99 {:.1?}  max {:.1?}", at(0.5), at(0.99), at(1.0))
+}

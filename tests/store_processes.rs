@@ -1,0 +1,258 @@
+//! What several processes can rely on when they use one store, killed and stopped ones included.
+//!
+//! The other processes are this test binary again: it runs the "test" `another_process` with a part to play in `PART`.
+
+mod store_support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use managed_tokens::workflow::id::RunId;
+use managed_tokens::workflow::store::{Access, HolderState, Options, StateDir, Store, StoreError};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use store_support::{counter, event, fresh, id, machine, raise, reader, state, writer};
+
+/// A part to play and how it ends: killed when dropped.
+struct Player {
+    child: Child,
+    says: BufReader<ChildStdout>,
+}
+
+impl Player {
+    fn start(part: &str, state: &StateDir) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "another_process", "--nocapture", "--test-threads=1"])
+            .env("PART", part)
+            .env("STATE", state.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let says = BufReader::new(child.stdout.take().unwrap());
+        Self { child, says }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+
+    /// The next number it says; `None` when it has ended.
+    fn hear(&mut self) -> Option<u64> {
+        loop {
+            let mut line = String::new();
+            if self.says.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            // libtest writes lines of its own, and begins ours.
+            if let Some((_, number)) = line.trim_end().split_once("said ") {
+                return Some(number.parse().unwrap());
+            }
+        }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn say(number: u64) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "said {number}").unwrap();
+    out.flush().unwrap();
+}
+
+#[test]
+fn another_process() {
+    let Ok(part) = std::env::var("PART") else { return };
+    let state = StateDir::existing(Path::new(&std::env::var_os("STATE").unwrap())).unwrap();
+    match part.as_str() {
+        "write-events" => write_events(&writer(&state)),
+        "raise" => {
+            let store = writer(&state);
+            loop {
+                raise(&store, "n").unwrap();
+                say(1);
+            }
+        }
+        "read" => loop {
+            let store = reader(&state);
+            say(counter(&store, "n"));
+            store.close();
+        },
+        "hold" => {
+            // Holds the store inside a closure until it is killed or stopped.
+            let store = writer(&state);
+            let _: Result<(), StoreError> = store.write_blocking(|_| {
+                say(0);
+                loop {
+                    std::thread::park();
+                }
+            });
+        }
+        "open-and-rest" => {
+            let store = writer(&state);
+            say(raise(&store, "n").unwrap());
+            loop {
+                std::thread::park();
+            }
+        }
+        other => panic!("no such part: {other}"),
+    }
+}
+
+/// Appends events for ever, from several threads on one run each; says the events that were acknowledged.
+fn write_events(store: &Store) {
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            scope.spawn(move || {
+                let run = id(thread + 1, 0);
+                let mut seq = store.read_blocking(move |view| view.next_seq(run)).unwrap().unwrap();
+                loop {
+                    store
+                        .write_blocking(move |tx| {
+                            let mut now = fresh(run);
+                            now.events = seq + 1;
+                            tx.put_run(&now)?;
+                            let mut machine = machine("a");
+                            machine.steps = Vec::with_capacity(seq as usize % 2);
+                            tx.put_machine(run, &machine)?;
+                            tx.append_event(run, &event(seq))
+                        })
+                        .unwrap();
+                    say(thread << 32 | seq);
+                    seq += 1;
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn acknowledged_events_survive_kill_9_and_runs_agree_with_their_events() {
+    const KILLS: u32 = 20;
+    let (_tmp, state) = state();
+    let mut acknowledged = [0_u64; 4];
+    for _ in 0..KILLS {
+        let mut player = Player::start("write-events", &state);
+        let mut note = |said: u64| {
+            let (thread, seq) = ((said >> 32) as usize, said & 0xffff_ffff);
+            acknowledged[thread] = acknowledged[thread].max(seq + 1);
+        };
+        for _ in 0..rand::random_range(0..150) {
+            note(player.hear().expect("it writes until it is killed"));
+        }
+        // Anywhere inside a commit, not just after one.
+        let moment = Instant::now() + Duration::from_micros(rand::random_range(0..3_000));
+        while Instant::now() < moment {
+            std::hint::spin_loop();
+        }
+        player.kill();
+        while let Some(said) = player.hear() {
+            note(said);
+        }
+        let found = reader(&state)
+            .read_blocking(|view| {
+                [1, 2, 3, 4].map(|ms| {
+                    let run = id(ms, 0);
+                    let events = view.events(run).unwrap();
+                    assert!(events.iter().zip(0..).all(|(event, seq)| event.seq == seq), "a gap");
+                    let noted = view.run(run).unwrap().map_or(0, |run| run.events);
+                    assert_eq!(noted, events.len() as u64, "half a write");
+                    assert_eq!(view.machines(run).unwrap().len() as u64, noted.min(1));
+                    noted
+                })
+            })
+            .unwrap();
+        for (found, acknowledged) in found.iter().zip(acknowledged) {
+            assert!(*found >= acknowledged, "{found} events of {acknowledged} acknowledged");
+        }
+    }
+    assert!(acknowledged.iter().sum::<u64>() > 100, "they hardly wrote: {acknowledged:?}");
+}
+
+#[test]
+fn two_writers_and_a_reader_all_get_on_and_no_update_is_lost() {
+    const EACH: u64 = 60;
+    const LOOKS: u64 = 5;
+    let (_tmp, state) = state();
+    let mut writers = [Player::start("raise", &state), Player::start("raise", &state)];
+    let mut looker = Player::start("read", &state);
+    let looking = std::thread::spawn(move || {
+        let seen: Vec<u64> = (0..LOOKS).map(|_| looker.hear().unwrap()).collect();
+        assert!(seen.is_sorted(), "an older state was read: {seen:?}");
+    });
+    // Both go on until both have done their share: each must get its turn while the other is busy.
+    for player in &mut writers {
+        for _ in 0..EACH {
+            player.hear().unwrap();
+        }
+    }
+    looking.join().unwrap();
+    let mut said = 2 * EACH;
+    for player in &mut writers {
+        player.kill();
+        while player.hear().is_some() {
+            said += 1;
+        }
+    }
+    let n = counter(&reader(&state), "n");
+    assert!((said..=said + 2).contains(&n), "{n} counted, {said} acknowledged");
+}
+
+#[test]
+fn a_stopped_holder_is_named_with_its_pid_and_state() {
+    let (_tmp, state) = state();
+    let mut holder = Player::start("hold", &state);
+    holder.hear().unwrap();
+    kill(holder.pid(), Signal::SIGSTOP).unwrap();
+    let stopped = waitpid(holder.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert!(matches!(stopped, WaitStatus::Stopped(..)));
+    let options = || Options { patience: Duration::from_millis(100), ..Options::default() };
+    let first = Store::open_with(&state, Access::ReadOnly, options()).unwrap_err();
+    // Whoever comes later stands in the queue behind the first, and must name the holder all the same.
+    let second = Store::open_with(&state, Access::ReadWrite, options()).unwrap_err();
+    for error in [first, second] {
+        let StoreError::Busy { pid, state, .. } = &error else { panic!("{error}") };
+        assert_eq!((*pid, *state), (Some(holder.pid().as_raw() as u32), HolderState::Stopped));
+        assert!(error.to_string().contains("kill -CONT"), "{error}");
+    }
+    // The lock dies with its holder.
+    holder.kill();
+    raise(&writer(&state), "n").unwrap();
+}
+
+#[test]
+fn a_holder_with_nothing_to_do_lets_others_in() {
+    let (_tmp, state) = state();
+    let mut resting = Player::start("open-and-rest", &state);
+    assert_eq!(resting.hear(), Some(0));
+    assert_eq!(raise(&writer(&state), "n").unwrap(), 1);
+}
+
+#[test]
+fn nothing_read_before_a_hand_over_is_believed_after_it() {
+    // Handles take turns like processes do: each has the store open alone.
+    let (_tmp, state) = state();
+    let (a, b) = (writer(&state), writer(&state));
+    let run = RunId::generate();
+    for round in 0..10 {
+        let store = if round % 2 == 0 { &a } else { &b };
+        assert_eq!(raise(store, "n").unwrap(), round);
+        store.write_blocking(move |tx| tx.append_event(run, &event(round))).unwrap();
+        let other = if round % 2 == 0 { &b } else { &a };
+        assert_eq!(other.read_blocking(move |view| view.next_seq(run)).unwrap().unwrap(), round + 1);
+    }
+    assert!(a.stats().hand_overs + b.stats().hand_overs >= 10, "{:?} {:?}", a.stats(), b.stats());
+}
