@@ -1,1 +1,3 @@
 //! (being written)
+pub mod explain;
+pub mod workflow;
