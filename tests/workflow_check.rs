@@ -4,7 +4,7 @@
 use managed_tokens::steps::catalog::{SHIPPED, ShippedActions};
 use managed_tokens::workflow::code::Code;
 use managed_tokens::workflow::definition::{
-    Diagnostic, ForEach, Interrupted, Mode, OnFailure, Overlap, Per, Severity, Workflow, codes, render,
+    Diagnostic, ForEach, Interrupted, MOST_BYTES, Mode, OnFailure, Overlap, Per, Severity, Workflow, codes, render,
 };
 
 const GOOD: &str = r#"Workflow(
@@ -411,7 +411,7 @@ fn arguments_are_given_where_they_are_taken() {
 
 #[test]
 fn a_huge_file_and_deep_brackets_are_refused() {
-    let found = diagnostics(&format!("{GOOD}//{}", "x".repeat(1 << 20)));
+    let found = diagnostics(&format!("{GOOD}//{}", "x".repeat(MOST_BYTES)));
     assert_eq!((found.len(), found[0].code), (1, codes::TOO_LARGE));
     for bracket in ["(", "[", "{a:", "Some(", "Step(a:", "[("] {
         let found = diagnostics(&GOOD.replace("[Normal]", &bracket.repeat(100_000)));
