@@ -5,6 +5,7 @@
 
 pub mod error;
 pub mod exit;
+pub mod explain;
 pub mod explain_resume;
 pub mod output;
 pub mod progress;
@@ -12,6 +13,7 @@ pub mod runs_list;
 pub mod runs_show;
 pub mod summary;
 pub mod time;
+pub mod workflow;
 
 #[cfg(test)]
 pub(crate) mod samples;

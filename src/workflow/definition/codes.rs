@@ -173,7 +173,7 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     (
         TOO_LARGE,
         "the workflow file is too large",
-        "A workflow file has at most 1 MiB and its brackets are nested at most some 30 deep. Is it the right file?",
+        "A workflow file has at most 256 KiB and its brackets are nested at most some 30 deep. Is it the right file?",
     ),
     (
         WHEN,

@@ -45,7 +45,7 @@ pub struct Diagnostic {
     pub help: Option<String>,
     /// The line it is about.
     #[serde(skip)]
-    pub(super) excerpt: Option<Excerpt>,
+    pub(super) excerpt: Option<Box<Excerpt>>,
 }
 
 /// A part of a line, with the part to underline.
@@ -86,9 +86,18 @@ impl Diagnostic {
     }
 }
 
-/// Text of a file may hold what moves a terminal's cursor: none of it gets through.
-pub(super) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+/// Text of a file may hold what moves a terminal's cursor or turns the direction of writing: none of it gets through.
+/// One character stays one character, so that places stay right.
+pub fn printable(text: &str) -> String {
+    let harmless = |c: char| match c {
+        '\t' | '\n' => ' ',
+        '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => {
+            char::REPLACEMENT_CHARACTER
+        }
+        c if c.is_control() => char::REPLACEMENT_CHARACTER,
+        c => c,
+    };
+    text.chars().map(harmless).collect()
 }
 
 /// The mistakes as people read them, one blank line after each. `colour`: with terminal colours.
@@ -118,7 +127,8 @@ pub fn render(diagnostics: &[Diagnostic], colour: bool) -> String {
                 let _ = writeln!(out, "{pad}{arrow} {}", diagnostic.file);
             }
         }
-        if let (Some(line), Some(Excerpt { before, marked, after })) = (diagnostic.line, &diagnostic.excerpt) {
+        if let (Some(line), Some(excerpt)) = (diagnostic.line, &diagnostic.excerpt) {
+            let Excerpt { before, marked, after } = &**excerpt;
             let carets = paint(style, &"^".repeat(marked.chars().count().max(1)));
             let lead = " ".repeat(before.chars().count());
             let _ = writeln!(out, "{pad} {bar}");

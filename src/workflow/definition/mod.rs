@@ -27,7 +27,7 @@ mod source;
 mod types;
 
 pub use catalog::{ActionShape, Arguments, Catalog, Place};
-pub use diagnostic::{Diagnostic, Severity, render};
+pub use diagnostic::{Diagnostic, Severity, printable, render};
 pub use effective::{ActionOverride, Effective, Origin, Origins, Overrides, StepOrigins, effective};
 pub use library::{Found, Library, Listed};
 pub use parse::{DEFAULT_BACKOFF, DEFAULT_INTERRUPTED, DEFAULT_PARALLEL, MOST_BYTES};

@@ -12,8 +12,8 @@ use super::source::Source;
 use super::types::{ActionSpec, CountsAs, ForEach, Interrupted, Mode, OnFailure, Overlap, Per, Retry, Step, Workflow};
 use crate::workflow::id::{StepName, WorkflowName};
 
-/// Larger files are refused.
-pub const MOST_BYTES: usize = 1 << 20;
+/// Larger files are refused: a real one has a few thousand bytes.
+pub const MOST_BYTES: usize = 256 << 10;
 
 /// More mistakes than this are not told.
 const MOST_DIAGNOSTICS: usize = 500;

@@ -150,7 +150,8 @@ pub(super) fn parsed_fields<'a>(text: &'a str, name: &'static str) -> Result<Vec
     ron::Options::default().with_recursion_limit(DEEPEST).from_str_seed(text, FieldsOf(name))
 }
 
-/// The fields that exist, each once; the others become mistakes.
+/// The fields that exist, each once; the others become mistakes. A misspelt one is read as what was probably meant, so
+/// that a mistake in its value is named too, and nothing is called missing that is there.
 pub fn known_fields<'s>(
     fields: Vec<Field<'s>>,
     of: &str,
@@ -158,12 +159,15 @@ pub fn known_fields<'s>(
     mistakes: &mut Vec<Mistake<'s>>,
 ) -> Vec<Field<'s>> {
     let mut seen = HashSet::new();
-    let mut known = Vec::new();
+    let (mut known, mut misspelt) = (Vec::new(), Vec::new());
     for field in fields {
         if !names.contains(&field.key) {
             let message = format!("{of} has no field `{}`", shortened(field.key));
             let help = match nearest(field.key, names.iter().copied()) {
-                Some(name) => format!("did you mean `{name}`?"),
+                Some(name) => {
+                    misspelt.push(Field { key: name, ..field });
+                    format!("did you mean `{name}`?")
+                }
                 None => format!("the fields are {}", names.join(", ")),
             };
             mistakes.push(Mistake::new(codes::UNKNOWN_FIELD, field.key, message).with_help(help));
@@ -174,6 +178,7 @@ pub fn known_fields<'s>(
             known.push(field);
         }
     }
+    known.extend(misspelt.into_iter().filter(|field| seen.insert(field.key)));
     known
 }
 

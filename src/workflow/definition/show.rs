@@ -83,11 +83,10 @@ fn step_text(
     catalog: &dyn Catalog,
     origins: Option<&Effective>,
 ) {
-    let mut facts = vec![tries(step)];
-    facts.extend(per(step.per).map(str::to_owned));
-    if !run_wide {
-        facts.push(format!("{} at once", step.parallel));
-    }
+    let Widths { name, action } = *widths;
+    let per = per(step.per).map_or_else(String::new, |per| format!(", {per}"));
+    let _ = writeln!(out, "  ├─ {:name$}  {:action$}  {}{per}", step.name, step.action.name, tries(step));
+    let mut facts = Vec::new();
     match (step.on_failure, run_wide) {
         (OnFailure::Stop, _) => facts.push("stop if it fails".to_owned()),
         (OnFailure::Continue, false) => facts.push("go on if it fails".to_owned()),
@@ -97,12 +96,16 @@ fn step_text(
         CountsAs::Setup | CountsAs::Push => facts.push(format!("counts as {:?}", step.counts_as)),
         CountsAs::Nothing => {}
     }
+    if !run_wide {
+        facts.push(format!("{} at once", step.parallel));
+    }
     if step.when.len() < Mode::ALL.len() {
         let modes: Vec<_> = step.when.iter().map(|mode| format!("{mode:?}")).collect();
         facts.push(format!("only in {}", modes.join(", ")));
     }
-    let Widths { name, action } = *widths;
-    let _ = writeln!(out, "  ├─ {:name$}  {:action$}  {}", step.name, step.action.name, facts.join(", "));
+    if !facts.is_empty() {
+        let _ = writeln!(out, "  │    {}", facts.join("; "));
+    }
     if let Some(info) = catalog.info(&step.action) {
         let needs: Vec<_> = info.needs.iter().map(ToString::to_string).collect();
         let provides: Vec<_> = info.provides.iter().map(|provision| provision.product.to_string()).collect();

@@ -10,7 +10,7 @@ const MOST_REPAIRS: usize = 20;
 
 /// How much of a long line is shown on either side of the mistake.
 const SHOWN_BEFORE: usize = 100;
-const SHOWN_AFTER: usize = 40;
+const SHOWN_AFTER: usize = 80;
 
 /// A text with the places of its lines. Repairs only insert characters, and every place is given in the text as it was.
 pub(super) struct Source {
@@ -101,11 +101,11 @@ impl Source {
             line: Some(line + 1),
             column: Some(self.repaired[start..offset].chars().count() - inserted + 1),
             help: mistake.help.as_deref().map(printable),
-            excerpt: Some(Excerpt {
+            excerpt: Some(Box::new(Excerpt {
                 before: format!("{dots}{}", printable(&self.as_written(shown, offset))),
                 marked: printable(&self.head(offset, marked_end)),
                 after: printable(self.head(marked_end, end.max(marked_end)).trim_end()),
-            }),
+            })),
             ..diagnostic
         }
     }
