@@ -192,15 +192,27 @@ impl Cell {
     }
 }
 
-/// A table without borders, two spaces between columns, each line ended. Where the terminal is too narrow the last column
-/// is broken into lines; only where that is not enough are the others, too.
-pub fn table(header: &[&str], rows: Vec<Vec<Cell>>, style: &Style) -> String {
+/// How many columns of the terminal each column of a table takes, gaps not counted.
+fn column_widths(header: &[&str], rows: &[Vec<Cell>]) -> Vec<usize> {
     let mut widths: Vec<usize> = header.iter().map(|text| text.width()).collect();
-    for row in &rows {
+    for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.text.width());
         }
     }
+    widths
+}
+
+/// Does the table fit without breaking a column into lines?
+pub fn table_fits(header: &[&str], rows: &[Vec<Cell>], style: &Style) -> bool {
+    let widths = column_widths(header, rows);
+    widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1) <= style.width
+}
+
+/// A table without borders, two spaces between columns, each line ended. Where the terminal is too narrow the last column
+/// is broken into lines; only where that is not enough are the others, too.
+pub fn table(header: &[&str], rows: Vec<Vec<Cell>>, style: &Style) -> String {
+    let widths = column_widths(header, &rows);
     let mut table = Table::new();
     table.load_preset(presets::NOTHING);
     table.set_header(header.iter().map(|text| TableCell::new(clean(text))).collect::<Vec<_>>());
@@ -209,10 +221,11 @@ pub fn table(header: &[&str], rows: Vec<Vec<Cell>>, style: &Style) -> String {
     }
     let last = widths.len().saturating_sub(1);
     let fixed: usize = widths.iter().take(last).map(|width| width + GAP).sum();
-    let wanted = fixed + widths.last().copied().unwrap_or(0);
+    let last_width = widths.last().copied().unwrap_or(0);
+    let wanted = fixed + last_width;
     for (index, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, if index == last { 0 } else { GAP as u16 }));
-        if index != last && fixed + LAST_COLUMN <= style.width {
+        if index != last && fixed + last_width.min(LAST_COLUMN) <= style.width {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
@@ -315,14 +328,26 @@ fn break_at(text: &str, width: usize) -> Option<usize> {
 
 /// The value as one indented JSON document, its line ended.
 pub fn json<T: Serialize>(value: &T) -> String {
-    let mut text = serde_json::to_string_pretty(value).expect("what we print has text for keys and cannot fail");
-    text.push('\n');
-    text
+    guard(&serde_json::to_string_pretty(value).expect(NEVER_FAILS))
 }
 
 /// The value as one line of JSON.
 pub fn json_line<T: Serialize>(value: &T) -> String {
-    let mut text = serde_json::to_string(value).expect("what we print has text for keys and cannot fail");
+    guard(&serde_json::to_string(value).expect(NEVER_FAILS))
+}
+
+const NEVER_FAILS: &str = "what we print has text for keys and cannot fail";
+
+/// The JSON with its line ended, and with what a terminal would obey escaped: serde_json does that only below U+0020. Such
+/// characters stand inside strings only, so a program reads the same.
+fn guard(json: &str) -> String {
+    let mut text = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        match c {
+            c if c >= '\u{7f}' && is_hostile(c) => text.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
     text.push('\n');
     text
 }

@@ -253,16 +253,8 @@ impl Doing {
                 format!("{} failed, next try in {}s", of(*number), whole(now, *until))
             }
             Self::Waiting { number, until: None, .. } => format!("{} failed, to be tried again", of(*number)),
-            Self::Trying { number: 2.., since } if whole(*since, now) == 0 => self.number(of),
-            Self::Trying { number: 2.., since } => format!("{}, for {}s", self.number(of), whole(*since, now)),
+            Self::Trying { number: number @ 2.., .. } => of(*number),
             Self::Trying { number: 0..=1, since } => format!("for {}s", whole(*since, now)),
-        }
-    }
-
-    fn number(&self, of: impl Fn(u32) -> String) -> String {
-        match self {
-            Self::Trying { number, .. } | Self::Waiting { number, .. } => of(*number),
-            Self::Over { .. } => String::new(),
         }
     }
 

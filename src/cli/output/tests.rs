@@ -48,7 +48,7 @@ fn sample(style: &Style) -> String {
             vec![Cell::plain("01k4q8vt"), Cell::new("partial", Paint::Warn), Cell::plain("48 ok, 2 failed")],
             vec![
                 Cell::plain("01k4jx9e"),
-                Cell::new("interrupted", Paint::Warn),
+                Cell::new("interrupted", Paint::Strong),
                 Cell::plain("mt01 rebooted; mt runs resume 01k4jx9e"),
             ],
         ],
@@ -86,6 +86,15 @@ fn no_control_character_passes() {
     assert!(!clean(&all).chars().any(is_hostile));
     let cell = table(&["A"], vec![vec![Cell::plain("\x1b]0;title\x07")]], &Style::PLAIN);
     assert!(!cell.trim_end_matches('\n').chars().any(|c| c.is_control() && c != '\n'), "{cell:?}");
+}
+
+#[test]
+fn json_on_a_terminal_is_harmless_and_loses_nothing() {
+    let evil = "\x1b[2J\u{7f}\u{9b}1m\u{202e}\u{feff} Größe";
+    for text in [json(&[evil]), json_line(&[evil])] {
+        assert!(!text.chars().any(|c| is_hostile(c) && c != '\n'), "{text:?}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&text).unwrap(), [evil]);
+    }
 }
 
 #[test]

@@ -143,7 +143,8 @@ pub(super) fn notes(state: &RunState, options: &ShowOptions, viewer: &Viewer) ->
     let mut lines = Vec::new();
     for (who, step) in machine_steps.chain(run_wide) {
         if options.service.is_some() && !step.status.is_failure() {
-            lines.extend(step.why.as_ref().map(|why| format!("{who}  {}   {}: {why}", step.name, step.status)));
+            let status = step.status.as_str().replace('-', " ");
+            lines.extend(step.why.as_ref().map(|why| format!("{who}  {}   {status}: {why}", step.name)));
         }
         for target in &step.targets {
             let note = target.attempts.last().and_then(|attempt| match &attempt.result {

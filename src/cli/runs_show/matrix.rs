@@ -1,22 +1,68 @@
 //! Machines by steps, at a glance.
 
-use super::super::output::{Cell, Paint, Viewer, table};
+use std::collections::BTreeMap;
+
+use super::super::output::{Cell, Paint, Viewer, table, table_fits, wrap};
 use super::super::summary::noun;
 use super::trouble::paint;
-use super::{RunView, ShowOptions, Told, is_healthy};
+use super::{RunView, ShowOptions, Told, is_healthy, name_some};
 use crate::workflow::definition::ForEach;
 use crate::workflow::event::AttemptOutcome;
+use crate::workflow::id::StepName;
 use crate::workflow::run::{Machine, RunState, StepState, TargetState};
 use crate::workflow::status::{MachineStatus, StepStatus};
 
-/// The table; `None` if the run has no machine to show.
+/// One line of the matrix.
+struct Row {
+    label: String,
+    steps: Vec<Cell>,
+    remark: Remark,
+}
+
+/// What stands beside the steps.
+#[derive(PartialEq)]
+enum Remark {
+    Nothing,
+    /// Who was told.
+    Told(String, Paint),
+    /// The line stands for machines that are not listed.
+    Hidden,
+}
+
+/// The table; `None` if the run has no machine to show. Where the last column has no room, its texts follow the table.
 pub(super) fn render(view: &RunView, state: &RunState, options: &ShowOptions, viewer: &Viewer) -> Option<String> {
+    let rows = rows(view, state, options);
+    if rows.is_empty() {
+        return None;
+    }
+    let tells = !view.told.is_empty();
+    let mut header = vec![match view.kind {
+        ForEach::Service => "SERVICE",
+        ForEach::Account => "ACCOUNT",
+    }];
+    header.extend(state.run.plan.iter().map(|planned| planned.name.as_str()));
+    let cells = |row: &Row| -> Vec<Cell> { [&[Cell::plain(&row.label)], row.steps.as_slice()].concat() };
+    let bare: Vec<Vec<Cell>> = rows.iter().map(cells).collect();
+    let mut whole = bare.clone();
+    for (cells, row) in whole.iter_mut().zip(&rows) {
+        cells.push(match &row.remark {
+            Remark::Nothing => Cell::plain(if tells { "-" } else { "" }),
+            Remark::Told(text, paint) => Cell::new(text, *paint),
+            Remark::Hidden => Cell::new("(--all lists them)", Paint::Faint),
+        });
+    }
+    let wide_header = [header.as_slice(), &[if tells { "notify" } else { "" }]].concat();
+    if table_fits(&wide_header, &whole, &viewer.style) {
+        return Some(table(&wide_header, whole, &viewer.style));
+    }
+    Some(table(&header, bare, &viewer.style) + &below(&rows, viewer))
+}
+
+fn rows(view: &RunView, state: &RunState, options: &ShowOptions) -> Vec<Row> {
+    let one_by_one = options.all || options.service.is_some();
     let mut rows = Vec::new();
     let (mut healthy, mut waiting) = (Vec::new(), Vec::new());
-    let told = !view.told.is_empty();
-    let steps: Vec<&str> = state.run.plan.iter().map(|planned| planned.name.as_str()).collect();
     for machine in state.machines.values().filter(|machine| options.shows(&machine.subject)) {
-        let one_by_one = options.all || options.service.is_some();
         match machine.status {
             // Told in a sentence of their own.
             MachineStatus::Skipped | MachineStatus::Superseded | MachineStatus::Gone => continue,
@@ -27,44 +73,59 @@ pub(super) fn render(view: &RunView, state: &RunState, options: &ShowOptions, vi
             | MachineStatus::Succeeded
             | MachineStatus::Failed
             | MachineStatus::TimedOut
-            | MachineStatus::Interrupted => {
-                let mut row = vec![Cell::plain(machine.subject.as_str())];
-                row.extend(steps.iter().map(|name| machine.steps.iter().find(|s| s.name.as_str() == *name)).map(cell));
-                row.push(
-                    view.told.get(&machine.subject).map_or_else(|| Cell::plain(if told { "-" } else { "" }), telling),
-                );
-                rows.push(row);
+            | MachineStatus::Interrupted => rows.push(one(machine, view)),
+        }
+    }
+    let alone = rows.is_empty() && (waiting.is_empty() || healthy.is_empty());
+    for (machines, name) in [(waiting, "not begun"), (healthy, "others")] {
+        let count = u32::try_from(machines.len()).unwrap_or(u32::MAX);
+        match machines.as_slice() {
+            [] => {}
+            [machine] => rows.push(one(machine, view)),
+            many => {
+                // Said once is enough.
+                rows.iter_mut().filter(|row| row.remark == Remark::Hidden).for_each(|row| row.remark = Remark::Nothing);
+                let steps = state.run.plan.iter().map(|planned| folded(&planned.name, many)).collect();
+                let label =
+                    if alone { format!("{count} {}", noun(view.kind, count)) } else { format!("{count} {name}") };
+                rows.push(Row { label, steps, remark: Remark::Hidden });
             }
         }
     }
-    let alone = rows.is_empty() && waiting.is_empty();
-    for (machines, name) in [(&waiting, "not begun"), (&healthy, "others")] {
-        if machines.is_empty() {
-            continue;
+    rows
+}
+
+/// The line of one machine.
+fn one(machine: &Machine, view: &RunView) -> Row {
+    let step = |name: &StepName| machine.steps.iter().find(|step| step.name == *name);
+    Row {
+        label: machine.subject.to_string(),
+        steps: view.state.run.plan.iter().map(|planned| cell(step(&planned.name))).collect(),
+        remark: view.told.get(&machine.subject).map_or(Remark::Nothing, telling),
+    }
+}
+
+/// What has no room beside the steps: who was told, those with the same words together.
+fn below(rows: &[Row], viewer: &Viewer) -> String {
+    let mut told: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in rows {
+        if let Remark::Told(text, _) = &row.remark {
+            told.entry(text).or_default().push(&row.label);
         }
-        let count = u32::try_from(machines.len()).unwrap_or(u32::MAX);
-        let label = if alone { format!("{count} {}", noun(view.kind, count)) } else { format!("{count} {name}") };
-        let mut row = vec![Cell::new(label, Paint::Faint)];
-        row.extend(steps.iter().map(|name| folded(name, machines)));
-        row.push(Cell::new("(--all lists them)", Paint::Faint));
-        rows.push(row);
     }
-    if rows.is_empty() {
-        return None;
+    let mut lines: Vec<String> =
+        told.into_iter().map(|(text, names)| format!("notify: {text}: {}", name_some(names.into_iter(), 6))).collect();
+    if rows.iter().any(|row| row.remark == Remark::Hidden) {
+        lines.push("--all lists every one".to_owned());
     }
-    let mut header = vec![match view.kind {
-        ForEach::Service => "SERVICE",
-        ForEach::Account => "ACCOUNT",
-    }];
-    header.extend(&steps);
-    header.push(if told { "notify" } else { "" });
-    Some(table(&header, rows, &viewer.style))
+    let lines = lines.iter().flat_map(|line| wrap(line, viewer.style.width, 4));
+    lines.map(|line| format!("{line}\n")).collect()
 }
 
 /// One step of many machines that are not told one by one.
-fn folded(name: &str, machines: &[&Machine]) -> Cell {
+fn folded(name: &StepName, machines: &[&Machine]) -> Cell {
     let did = |machine: &&Machine| {
-        machine.steps.iter().any(|step| step.name.as_str() == name && step.status == StepStatus::Succeeded)
+        machine.steps.iter().any(|step| step.name == *name && step.status == StepStatus::Succeeded)
     };
     if machines.iter().any(did) { Cell::new("ok", Paint::Good) } else { Cell::new("-", Paint::Faint) }
 }
@@ -98,15 +159,16 @@ fn cell(step: Option<&StepState>) -> Cell {
 }
 
 /// Was somebody told?
-fn telling(told: &Told) -> Cell {
-    match told {
-        Told::Sent { channel, row: 1 } => Cell::plain(format!("{channel} sent")),
-        Told::Sent { channel, row } => Cell::plain(format!("{channel} sent ({} failure in a row)", ordinal(*row))),
-        Told::BelowLimit { row, limit } => Cell::plain(format!("below the limit ({row} of {limit})")),
-        Told::Waiting => Cell::new("not sent yet", Paint::Busy),
-        Told::NotSent { why } => Cell::new(format!("not sent: {why}"), Paint::Bad),
-        Told::Off => Cell::new("notifications off", Paint::Faint),
-    }
+fn telling(told: &Told) -> Remark {
+    let (text, paint) = match told {
+        Told::Sent { channel, row: 1 } => (format!("{channel} sent"), Paint::Plain),
+        Told::Sent { channel, row } => (format!("{channel} sent ({} failure in a row)", ordinal(*row)), Paint::Plain),
+        Told::BelowLimit { row, limit } => (format!("below the limit ({row} of {limit})"), Paint::Plain),
+        Told::Waiting => ("not sent yet".to_owned(), Paint::Busy),
+        Told::NotSent { why } => (format!("not sent: {why}"), Paint::Bad),
+        Told::Off => ("notifications off".to_owned(), Paint::Faint),
+    };
+    Remark::Told(text, paint)
 }
 
 fn ordinal(number: u32) -> String {

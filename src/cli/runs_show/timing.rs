@@ -8,8 +8,10 @@ use super::super::output::{Cell, Paint, Viewer, table};
 use super::super::time;
 use super::ShowOptions;
 use super::trouble::span;
+use crate::workflow::event::SessionEnd;
 use crate::workflow::id::StepName;
 use crate::workflow::run::{AttemptRecord, RunState, Session, StepState};
+use crate::workflow::status::RunStatus;
 
 /// Columns of the longest bar.
 const BAR: usize = 40;
@@ -23,6 +25,7 @@ pub(super) fn render(state: &RunState, options: &ShowOptions, viewer: &Viewer) -
 fn of_session(state: &RunState, session: &Session, options: &ShowOptions, viewer: &Viewer) -> Option<String> {
     let machines = state.machines.values().filter(|machine| options.shows(&machine.subject));
     let all: Vec<&StepState> = machines.flat_map(|machine| &machine.steps).chain(&state.run.steps).collect();
+    let horizon = horizon(state, session, &all, viewer);
     let names = state.run.plan.iter().map(|planned| &planned.name).chain(state.run.steps.iter().map(|step| &step.name));
     let spans: Vec<(&StepName, Timestamp, Timestamp, usize)> = names
         .filter_map(|name| {
@@ -34,7 +37,7 @@ fn of_session(state: &RunState, session: &Session, options: &ShowOptions, viewer
                 .filter(|attempt| attempt.session == session.number)
                 .collect();
             let (start, end) = span(attempts.iter().copied())?;
-            Some((name, start, end.or(session.ended_at).unwrap_or(viewer.clock.now), attempts.len()))
+            Some((name, start, end.unwrap_or(horizon), attempts.len()))
         })
         .collect();
     let last = spans.iter().map(|(_, _, end, _)| *end).max()?;
@@ -54,6 +57,22 @@ fn of_session(state: &RunState, session: &Session, options: &ShowOptions, viewer
         _ => format!("session {}\n", session.number),
     };
     Some(format!("{title}{}", table(&["STEP", "BEGAN", "TOOK", "ATTEMPTS", ""], rows.collect(), &viewer.style)))
+}
+
+/// When what has no recorded end in that session ended, or how long it has been seen to go on.
+fn horizon(state: &RunState, session: &Session, steps: &[&StepState], viewer: &Viewer) -> Timestamp {
+    let known = match session.end {
+        Some(SessionEnd::Finished | SessionEnd::Interrupted | SessionEnd::Cancelled) => session.ended_at,
+        None if state.run.status == RunStatus::Running => Some(viewer.clock.now),
+        // Its process died, nobody knows when: not before the last thing it recorded.
+        Some(SessionEnd::Lost) | None => None,
+    };
+    known.unwrap_or_else(|| {
+        let attempts = steps.iter().flat_map(|step| &step.targets).flat_map(|target| &target.attempts);
+        let of_session = attempts.filter(|attempt| attempt.session == session.number);
+        let times = of_session.flat_map(|attempt| [Some(attempt.started_at), attempt.ended_at]);
+        times.flatten().fold(session.started_at, Timestamp::max)
+    })
 }
 
 /// A bar on the line of the whole session, at least one column long.

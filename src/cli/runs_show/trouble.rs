@@ -147,7 +147,6 @@ pub(super) fn render(view: &RunView, state: &RunState, options: &ShowOptions, vi
         .into_iter()
         .filter(|trouble| trouble.subject.as_ref().map_or(options.service.is_none(), |subject| options.shows(subject)))
         .collect();
-    let in_full = options.all;
     let mut told = vec![false; troubles.len()];
     let mut blocks = Vec::new();
     for at in 0..troubles.len() {
@@ -157,16 +156,10 @@ pub(super) fn render(view: &RunView, state: &RunState, options: &ShowOptions, vi
         let cause = troubles[at].cause();
         let same: Vec<usize> =
             (at + 1..troubles.len()).filter(|other| !told[*other] && troubles[*other].cause() == cause).collect();
-        let mut block = full(&troubles[at], view, state, viewer);
-        if !in_full && same.len() >= SAME_CAUSE {
-            same.iter().for_each(|other| told[*other] = true);
-            let others: Vec<&Trouble> = same.iter().map(|other| &troubles[*other]).collect();
-            let text = also(&troubles[at], &others);
-            for line in wrap(&text, viewer.style.after(2), LINES) {
-                block.push_str(&format!("  {line}\n"));
-            }
-        }
-        blocks.push(block);
+        let others = if options.all || same.len() < SAME_CAUSE { Vec::new() } else { same };
+        others.iter().for_each(|other| told[*other] = true);
+        let others: Vec<&Trouble> = others.iter().map(|other| &troubles[*other]).collect();
+        blocks.push(block(&troubles[at], &others, view, state, viewer));
     }
     blocks
 }
@@ -190,7 +183,8 @@ fn also(first: &Trouble, others: &[&Trouble]) -> String {
     )
 }
 
-fn full(trouble: &Trouble, view: &RunView, state: &RunState, viewer: &Viewer) -> String {
+/// One trouble in full, and the names of those with the same cause.
+fn block(trouble: &Trouble, others: &[&Trouble], view: &RunView, state: &RunState, viewer: &Viewer) -> String {
     let style = &viewer.style;
     let mut text = heading(trouble, viewer);
     let mut put = |indent: usize, paint: Paint, line: &str| {
@@ -221,6 +215,11 @@ fn full(trouble: &Trouble, view: &RunView, state: &RunState, viewer: &Viewer) ->
         let since = viewer.clock.minute(failing.since);
         put(2, Paint::Warn, &format!("failing for {} runs, since {since}", failing.runs));
     }
+    if !others.is_empty() {
+        for line in wrap(&also(trouble, others), style.after(2), LINES) {
+            put(2, Paint::Plain, &line);
+        }
+    }
     if let Some(next) = next(trouble, view, state) {
         // Not wrapped: a command must be copied whole.
         put(2, Paint::Strong, &format!("next: {}", output::clean(&next)));
@@ -238,8 +237,10 @@ fn heading(trouble: &Trouble, viewer: &Viewer) -> String {
         // The verdict says these.
         Class::NeedsHuman | Class::Timeout => false,
     });
+    // How often it was tried tells nothing to the person who is needed.
+    let effort = trouble.effort().filter(|_| trouble.status != StepStatus::NeedsHuman);
     let verdict: Vec<String> =
-        [Some(trouble.verdict().to_owned()), trouble.effort(), class.map(|c| c.as_str().to_owned())]
+        [Some(trouble.verdict().to_owned()), effort, class.map(|class| class.as_str().to_owned())]
             .into_iter()
             .flatten()
             .collect();
@@ -301,7 +302,7 @@ fn next(trouble: &Trouble, view: &RunView, state: &RunState) -> Option<String> {
         (Some(advice), Some(resume)) => Some(format!("{advice}; then  {resume}")),
         (Some(advice), None) => Some(advice.to_owned()),
         (None, Some(resume)) => match failure {
-            Some(failure) => Some(format!("mt explain {};  {resume}", failure.code)),
+            Some(failure) => Some(format!("mt explain {}; then  {resume}", failure.code)),
             None => Some(resume),
         },
         (None, None) => failure.map(|failure| format!("mt explain {}", failure.code)),
