@@ -21,9 +21,9 @@ pub struct Position {
 pub struct Remark {
     /// What `mt explain` knows about it.
     pub code: Code,
-    /// The file.
-    pub file: PathBuf,
-    /// Where in it; `None`: a file that cannot show it, or a value from the environment.
+    /// The file; `None`: the value is from the environment.
+    pub file: Option<PathBuf>,
+    /// Where in it; `None`: what is wrong is nowhere in particular, such as a missing key.
     pub at: Option<Position>,
     /// The path in the file: `experiments.dune.roles.production.account`; empty: the file as a whole.
     pub path: String,
@@ -51,7 +51,8 @@ impl fmt::Display for Remark {
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        write!(f, "{}\n  --> {}", self.what, self.file.display())?;
+        let file = self.file.as_ref().map_or("the environment".into(), |file| file.to_string_lossy());
+        write!(f, "{}\n  --> {file}", self.what)?;
         if let Some(at) = self.at {
             write!(f, ":{}:{}", at.line, at.column)?;
         }

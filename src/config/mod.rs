@@ -2,25 +2,47 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `find` | which file |
+//! | `find` | which file, which format |
+//! | `json`, `yaml`, `ron_text`, `cursor` | a text into a tree of values that know their places (`node`) |
+//! | `section`, `readers` | the tree read key by key; every mistake is noted, none stops the reading |
+//! | `resolve`, `roles`, `globals` | the tree into a [`Config`] |
+//! | `names`, `templates`, `duration`, `options` | what single values may be |
 //! | `environment` | what is taken from the process, as a value |
-//! | `settings`, `service` | the result |
+//! | `settings`, `service`, `source` | the result |
 //! | `mistake`, `codes` | what can be wrong with a file |
 //! | `select` | `-s` and `-e` |
 
 mod codes;
+mod cursor;
+mod duration;
 mod environment;
+mod find;
+mod globals;
+mod json;
 mod mistake;
+mod names;
+mod node;
+mod options;
+mod readers;
+mod resolve;
+mod roles;
+mod ron_text;
+mod section;
 mod select;
 pub mod service;
 mod settings;
 mod source;
+mod templates;
+mod yaml;
 
 use std::path::Path;
 
 pub use codes::*;
+pub use duration::{parse_duration, show_duration};
 pub use environment::Environment;
+pub use find::{Format, find};
 pub use mistake::{LoadError, Mistake, Position, Remark, Warning};
+pub use names::BadName;
 pub use select::UnknownSelection;
 pub use service::{AccountName, CreddName, ExperimentName, IssuerService, NodeName, RoleName, Service, ServiceName};
 pub use service::{Credds, Timeouts, TokenGetter};
@@ -28,8 +50,23 @@ pub use settings::{Config, DEFAULT_LOG_DIRECTORY, DEFAULT_STATE_DIRECTORY};
 pub use settings::{Email, Ferry, LogFiles, Loki, Prometheus, Recipients, Tracing, TracingProtocol};
 pub use settings::{WorkerRetry, WorkerTypes};
 pub use source::{Source, Sources};
+pub use templates::{Field, TemplateError};
 
 /// Finds the configuration (`given` is `-c`) and loads it.
-pub fn load(_given: Option<&Path>, _env: &Environment) -> Result<Config, LoadError> {
-    unimplemented!("being written")
+pub fn load(given: Option<&Path>, env: &Environment) -> Result<Config, LoadError> {
+    load_file(&find(given, env)?, env)
+}
+
+/// Loads this file.
+pub fn load_file(path: &Path, env: &Environment) -> Result<Config, LoadError> {
+    let format = Format::of(path)?;
+    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    parse(&text, format, path, env)
+}
+
+/// Loads a text; `file` is for messages. Reads nothing but its arguments.
+pub fn parse(text: &str, format: Format, file: &Path, env: &Environment) -> Result<Config, LoadError> {
+    let tree = format.parse(text).map_err(|error| resolve::syntax_error(error, format.as_str(), file))?;
+    resolve::resolve(&tree, file, env)
 }

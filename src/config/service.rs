@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::templates::{self, Field, TemplateError};
+
 macro_rules! word {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
@@ -71,7 +73,7 @@ pub enum Credds {
     },
 }
 
-/// One service, every override applied, every template filled in but for the UID.
+/// One service, every override applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Service {
     /// As configured.
@@ -104,7 +106,7 @@ pub struct Service {
     pub token_directory: Option<PathBuf>,
     /// As htgettoken takes it: `10s`, `3d`.
     pub min_token_lifetime: String,
-    /// Template of the default role file's path, which still holds `{{.DesiredUID}}` and the like.
+    /// Template of the default role file's path, as configured and tried: see [`Service::default_role_file`].
     pub default_role_file_template: String,
     /// Words after `ping`, before the node.
     pub ping_options: Vec<String>,
@@ -116,6 +118,23 @@ pub struct Service {
     pub emails: Vec<String>,
     /// Are its notifications on?
     pub notifications: bool,
+}
+
+impl Service {
+    /// Where the default role file goes on the nodes: the template filled in. `vault_server` is the one found at run
+    /// time, where the configuration names none.
+    pub fn default_role_file(&self, uid: u32, vault_server: Option<&str>) -> Result<String, TemplateError> {
+        templates::remote_path(&self.default_role_file_template, |field| match field {
+            Field::Account => Some(self.account.to_string()),
+            Field::DesiredUid => Some(uid.to_string()),
+            Field::Experiment => Some(self.experiment.to_string()),
+            Field::Role => Some(self.role.to_string()),
+            Field::Service => Some(self.issuer_service.to_string()),
+            Field::UserPrincipal => Some(self.principal.clone()),
+            Field::KeytabPath => Some(self.keytab.to_string_lossy().into_owned()),
+            Field::VaultServer => self.vault_server.as_deref().or(vault_server).map(str::to_owned),
+        })
+    }
 }
 
 /// `timeouts.*`: values given in the configuration, which override the workflow's.

@@ -1,0 +1,125 @@
+//! The value tree that JSON, YAML and RON are read into. Every value knows its place in the text, so that every
+//! message can name line and column, whatever the format; that, and telling all mistakes at once, is why this is a tree
+//! of our own that `section.rs` reads, and not a `serde_json::Value` given to a derived `Deserialize`.
+
+use super::mistake::Position;
+
+/// Deeper nesting than this is refused, so that no reader of the tree can run out of stack.
+pub(super) const MAX_DEPTH: usize = 64;
+
+/// A value and its place.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Node {
+    /// Where it begins.
+    pub at: Position,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// What a value is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Kind {
+    Null,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(String),
+    List(Vec<Node>),
+    Map(Vec<Entry>),
+}
+
+/// A key with its value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    /// In lower case, as all keys are compared.
+    pub key: String,
+    /// As written.
+    pub written: String,
+    /// Where the key is written.
+    pub at: Position,
+    /// Its value.
+    pub value: Node,
+}
+
+impl Entry {
+    pub fn new(written: String, at: Position, value: Node) -> Self {
+        Self { key: written.to_lowercase(), written, at, value }
+    }
+}
+
+impl Kind {
+    /// For messages: `a list`.
+    pub fn describe(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Integer(_) | Self::Float(_) => "a number",
+            Self::Text(_) => "text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+        }
+    }
+}
+
+/// The text is not of its format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SyntaxError {
+    /// Where.
+    pub at: Position,
+    /// What is wrong there.
+    pub what: String,
+}
+
+impl SyntaxError {
+    pub fn new(at: Position, what: impl Into<String>) -> Self {
+        Self { at, what: what.into() }
+    }
+
+    pub fn too_deep(at: Position) -> Self {
+        Self::new(at, format!("nested more than {MAX_DEPTH} levels deep"))
+    }
+}
+
+/// Two keys of one map that are the same in lower case.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Duplicate<'a> {
+    /// The path of the map.
+    pub path: String,
+    /// The earlier key.
+    pub first: (&'a str, Position),
+    /// The later one.
+    pub second: (&'a str, Position),
+}
+
+/// Every pair of equal keys in the tree, in the order of the text.
+pub(super) fn duplicates(root: &Node) -> Vec<Duplicate<'_>> {
+    let mut found = Vec::new();
+    walk(root, String::new(), &mut found);
+    found
+}
+
+fn walk<'a>(node: &'a Node, path: String, found: &mut Vec<Duplicate<'a>>) {
+    match &node.kind {
+        Kind::Map(entries) => {
+            let mut seen = std::collections::HashMap::new();
+            for entry in entries {
+                if let Some(first) = seen.insert(&entry.key, entry) {
+                    let of = |entry: &'a Entry| (entry.written.as_str(), entry.at);
+                    found.push(Duplicate { path: path.clone(), first: of(first), second: of(entry) });
+                }
+                walk(&entry.value, join(&path, &entry.written), found);
+            }
+        }
+        Kind::List(items) => {
+            for (index, item) in items.iter().enumerate() {
+                walk(item, format!("{path}[{index}]"), found);
+            }
+        }
+        Kind::Null | Kind::Bool(_) | Kind::Integer(_) | Kind::Float(_) | Kind::Text(_) => {}
+    }
+}
+
+/// `path.key`, or `key` at the top.
+pub(super) fn join(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
