@@ -3,7 +3,7 @@
 
 FAULT_HELP="schedd1|schedd2: down, hang [SECONDS], denied, mismatch
 collector: down, hang [SECONDS]
-vault: 403, norefresh [ACCOUNT]
+vault: 403, nologin, norefresh [ACCOUNT], sealed
 keytab-ACCOUNT: wrong, stale, corrupt, missing
 smtp: refuse, tempfail, hang [SECONDS], lost [SECONDS]
 ferry|slack: 'status CODE', 'hang SECONDS', 'raw TEXT'
@@ -46,7 +46,7 @@ $FAULT_HELP"
     schedd[12]:hang | collector:hang | smtp:hang | smtp:lost) set_fault "$name" "$kind ${1:-3600}" ;;
     ferry:hang | slack:hang) set_fault "$name" "hang ${1:-3600}" ;;
     ferry:status* | slack:status* | ferry:raw* | slack:raw*) set_fault "$name" "$kind${1:+ $*}" ;;
-    vault:403 | vault:norefresh) (enter holder /usr/bin/python3 "$LAB/services/vault.py" "$kind" "$@") &&
+    vault:403 | vault:nologin | vault:norefresh | vault:sealed) (enter holder /usr/bin/python3 "$LAB/services/vault.py" "$kind" "$@") &&
       set_fault vault "$kind${1:+ $1}" ;;
     vault:ok) (enter holder /usr/bin/python3 "$LAB/services/vault.py" ok) && rm -f "$LAB/faults/vault" ;;
     keytab-*) fault_keytab "${name#keytab-}" "$kind" ;;

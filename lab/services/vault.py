@@ -3,8 +3,10 @@
 
     vault.py setup                initialise, unseal, one kerberos login and one set of policies per issuer
     vault.py 403                  take the permissions away: logins succeed, every token read is answered 403
+    vault.py nologin              take the kerberos logins away: 403 to the login itself
     vault.py norefresh [ACCOUNT]  forget the refresh tokens (of one account): htgettoken would need a browser
-    vault.py ok                   undo both
+    vault.py sealed               as after a restart that nobody attended: 503 to everything
+    vault.py ok                   undo all of these
 
 Runs inside the laboratory's network; speaks to the listener without TLS. Environment: LAB, LAB_ISSUERS
 (issuer:role:account:uid ...), LAB_VAULT_ADMIN. In production the refresh tokens are in the oauthapp plugin; here a KV
@@ -21,7 +23,7 @@ import urllib.request
 LAB = os.environ["LAB"]
 ISSUERS = [entry.split(":")[:3] for entry in os.environ["LAB_ISSUERS"].split()]
 ADMIN = os.environ["LAB_VAULT_ADMIN"]
-TOKEN_FILE = f"{LAB}/vault/root_token"
+KEYS_FILE = f"{LAB}/vault/keys.json"
 OWN_TOKEN_POLICY = """
 path "auth/token/create"      { capabilities = ["update"] }
 path "auth/token/lookup-self" { capabilities = ["read"] }
@@ -86,23 +88,24 @@ def forget(only):
             call("DELETE", path)
 
 
-def setup():
-    global token
-    init = call("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
-    call("PUT", "sys/unseal", {"key": init["keys"][0]})
-    token = init["root_token"]
-    with open(os.open(TOKEN_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
-        opened.write(token + "\n")
+def unseal(key):
+    call("PUT", "sys/unseal", {"key": key})
     for _ in range(200):
-        if call("GET", "sys/health?standbyok=true&sealedcode=200&uninitcode=200")["sealed"] is False:
-            break
+        # A standby is an unsealed vault that is not ready yet.
+        if call("GET", "sys/health?standbycode=200&sealedcode=200&uninitcode=200")["standby"] is False:
+            return
         time.sleep(0.02)
-    call("POST", "sys/mounts/secret/oauth", {"type": "kv", "options": {"version": "1"}})
-    call("PUT", "sys/policies/acl/tokenops", {"policy": OWN_TOKEN_POLICY})
+    sys.exit("vault: still not ready 4 s after unsealing")
+
+
+def enable_logins():
+    present = call("GET", "sys/auth")["data"]
     with open(f"{LAB}/keytabs/vault.keytab", "rb") as opened:
         keytab = base64.b64encode(opened.read()).decode()
     for issuer, role, _ in ISSUERS:
         mount = mount_of(issuer, role)
+        if mount + "/" in present:
+            continue
         call("POST", f"sys/auth/{mount}", {"type": "kerberos", "config": {
             "passthrough_request_headers": ["Authorization"], "allowed_response_headers": ["www-authenticate"]}})
         # The key is host/<vault host>, not HTTP/: that is what htgettoken asks a ticket for.
@@ -110,6 +113,23 @@ def setup():
         call("POST", f"auth/{mount}/config/ldap", {
             "url": "ldap://127.0.0.1:389", "userdn": "ou=people,dc=lab,dc=test", "userattr": "uid",
             "token_no_default_policy": True, "token_policies": f"{mount},tokenops"})
+
+
+def disable_logins():
+    for issuer, role, _ in ISSUERS:
+        call("DELETE", f"sys/auth/{mount_of(issuer, role)}")
+
+
+def setup():
+    global token
+    init = call("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
+    token = init["root_token"]
+    with open(os.open(KEYS_FILE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as opened:
+        json.dump({"root_token": token, "unseal_key": init["keys"][0]}, opened)
+    unseal(init["keys"][0])
+    call("POST", "sys/mounts/secret/oauth", {"type": "kv", "options": {"version": "1"}})
+    call("PUT", "sys/policies/acl/tokenops", {"policy": OWN_TOKEN_POLICY})
+    enable_logins()
     allow()
     remember()
 
@@ -119,13 +139,20 @@ def main():
     command, *rest = sys.argv[1:]
     if command == "setup":
         return setup()
-    with open(TOKEN_FILE) as opened:
-        token = opened.read().strip()
+    with open(KEYS_FILE) as opened:
+        keys = json.load(opened)
+    token = keys["root_token"]
     if command == "403":
         deny()
+    elif command == "nologin":
+        disable_logins()
     elif command == "norefresh":
         forget(rest[0] if rest else None)
+    elif command == "sealed":
+        call("PUT", "sys/seal")
     elif command == "ok":
+        unseal(keys["unseal_key"])
+        enable_logins()
         allow()
         remember()
     else:
