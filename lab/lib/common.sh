@@ -33,14 +33,12 @@ VENV=$(find_venv)
 PATH=$PATH:/usr/sbin:/sbin:/usr/local/sbin
 
 is_lab() { [ -f "$LAB/.mt-lab" ] && [ -O "$LAB" ]; }
-require_up() { is_lab && alive holder || die "no laboratory is up in $LAB. Run:  $TOP/lab up"; }
+require_up() { { is_lab && alive holder; } || die "no laboratory is up in $LAB. Run:  $TOP/lab up"; }
 milliseconds() { local t=${EPOCHREALTIME/./}; printf '%s' "$((t / 1000))"; }
 
-node_field() { # node_field NAME address|kind
-  local entry name address kind
-  for entry in $NODES; do
-    IFS=: read -r name address kind <<<"$entry"
-    [ "$name" = "$1" ] && { if [ "$2" = address ]; then printf '%s' "$address"; else printf '%s' "$kind"; fi; return 0; }
-  done
+kind_of_node() {
+  local entry
+  for entry in $NODES; do [ "${entry%%:*}" != "$1" ] || { printf '%s' "${entry##*:}"; return 0; }; done
   return 1
 }
+accounts() { local entry; for entry in $LAB_ISSUERS; do entry=${entry%:*}; echo "${entry##*:}"; done; }

@@ -84,15 +84,15 @@ X
 }
 
 make_config() {
-  local healthy faulty entry name address kind
+  local healthy faulty entry kind
   healthy="$(healthy_experiment dune dunepro 1234),
 $(healthy_experiment mu2e mu2epro 1235)"
   write_config "$LAB/managedTokens.json" 30s "$healthy"
   faulty=$healthy
   for entry in $NODES; do
-    IFS=: read -r name address kind <<<"$entry"
+    kind=${entry##*:}
     [ "$kind" = good ] || faulty="$faulty,
-$(faulty_experiment "$kind" "$name")"
+$(faulty_experiment "$kind" "${entry%%:*}")"
   done
   write_config "$LAB/managedTokens-faults.json" 8s "$faulty"
   chmod 644 "$LAB"/managedTokens*.json

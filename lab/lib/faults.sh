@@ -13,8 +13,8 @@ each: ok"
 signal_service() { # pause|resume|kill NAME
   local pid
   require_up
-  [ -n "${2:-}" ] && [ "$2" != holder ] && pid=$(pid_of "$2") ||
-    die "$1: no such service '${2:-}'; there are $(cd "$LAB/pid" && printf '%s ' * | sed 's/holder //; s/watcher //')"
+  case ${2:-} in '' | holder | watcher) ;; *) pid=$(pid_of "$2") ;; esac
+  [ -n "${pid:-}" ] || die "$1: no such service '${2:-}'; there are $(cd "$LAB/pid" && printf '%s ' * | sed 's/holder //; s/watcher //')"
   case $1 in
     pause) kill -STOP "$pid"; wait_for_state "$pid" T ;;
     resume) kill -CONT "$pid" ;;
@@ -34,7 +34,7 @@ wait_for_state() {
 
 cmd_fault() {
   local name=${1:-} kind=${2:-}
-  [ -n "$name" ] && [ -n "$kind" ] || die "usage: lab fault NAME KIND
+  [ -n "$kind" ] || die "usage: lab fault NAME KIND
 $FAULT_HELP"
   require_up; shift 2
   # 'hang 30' may come as one word or as two.

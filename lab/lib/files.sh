@@ -120,7 +120,7 @@ X
 }
 
 make_nodes() {
-  local entry name address kind dir account uid gid
+  local entry name address kind dir account member uid gid
   for entry in $NODE_ACCOUNTS; do
     account=${entry%:*}
     printf '%s/managedtokens/lab.test@%s\n' "$account" "$REALM" >"$LAB/k5login/$account"
@@ -134,8 +134,8 @@ make_nodes() {
     printf 'root:*:0:0:root:/root:/bin/sh\nsshd:*:%s:65534::/run/sshd:/usr/sbin/nologin\nnobody:*:65534:65534::/nonexistent:/usr/sbin/nologin\n' \
       "$(id -u sshd 2>/dev/null || echo 100)" >"$dir/passwd"
     printf 'root:x:0:\ntty:x:5:\nnogroup:x:65534:\n' >"$dir/group"
-    for entry in $NODE_ACCOUNTS; do
-      IFS=: read -r account uid <<<"$entry"; gid=$uid
+    for member in $NODE_ACCOUNTS; do
+      IFS=: read -r account uid <<<"$member"; gid=$uid
       # One unprivileged user has one uid: there both accounts are that user.
       [ -n "$AS_ROOT" ] || { uid=$(id -u); gid=$(id -g); }
       mkdir -p "$dir/home/$account"
@@ -166,7 +166,7 @@ X
 
 # OpenBao's kerberos plugin looks every account up in a live directory, even one that says nothing.
 make_directory() {
-  local issuer role account uid
+  local account
   cat >"$LAB/ldap/slapd.conf" <<X
 include /etc/ldap/schema/core.schema
 include /etc/ldap/schema/cosine.schema
@@ -184,8 +184,7 @@ X
   {
     printf 'dn: dc=lab,dc=test\nobjectClass: dcObject\nobjectClass: organization\ndc: lab\no: lab\n\n'
     printf 'dn: ou=people,dc=lab,dc=test\nobjectClass: organizationalUnit\nou: people\n\n'
-    for entry in $LAB_ISSUERS; do
-      IFS=: read -r issuer role account uid <<<"$entry"
+    for account in $(accounts); do
       printf 'dn: uid=%s,ou=people,dc=lab,dc=test\nobjectClass: inetOrgPerson\nuid: %s\ncn: %s\nsn: %s\n\n' "$account" "$account" "$account" "$account"
     done
   } >"$LAB/ldap/init.ldif"

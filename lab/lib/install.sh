@@ -109,6 +109,7 @@ require_installed() {
     command -v "$tool" >/dev/null || missing="$missing $tool"
   done
   [ -z "$missing" ] || die "not installed:$missing. Run:  $TOP/lab install"
+  # shellcheck disable=SC2153  # set in common.sh
   [ -e "$VENV/.complete" ] || [ -n "${LAB_VENV:-}" ] || die "no Python environment in $VENV. Run:  $TOP/lab install"
   account_missing && die "the account $ROOT_CLIENT does not exist. Run:  $TOP/lab install"
   return 0

@@ -63,7 +63,7 @@ own_tmp() {
 # The process whose namespaces `lab run` enters. /tmp and /dev/shm are the laboratory's own, so that several side by side
 # do not meet in /tmp/vt_u<uid> or in a run-time directory.
 holder() {
-  own_tmp "$LAB/tmp" && mount -t tmpfs -o mode=1777 tmpfs /dev/shm || die "the client's mounts failed"
+  { own_tmp "$LAB/tmp" && mount -t tmpfs -o mode=1777 tmpfs /dev/shm; } || die "the client's mounts failed"
   : >"$LAB/client-ready"
   exec -a "mt-lab holder $LAB" sleep infinity
 }
@@ -74,8 +74,8 @@ node() {
   [ "$kind" != full ] || mount -t tmpfs -o size=4k,mode=1777 tmpfs "$dir/tmp" || die "$name: no small /tmp"
   own_tmp "$dir/tmp" || die "$name: no /tmp of its own"
   [ "$kind" != full ] || head -c 4096 /dev/zero >/tmp/filler || die "$name: /tmp cannot be filled"
-  mount --bind "$dir/passwd" /etc/passwd && mount --bind "$dir/group" /etc/group || die "$name: no accounts of its own"
-  if [ -n "$AS_ROOT" ]; then mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd || die "$name: no /run/sshd"; fi
+  { mount --bind "$dir/passwd" /etc/passwd && mount --bind "$dir/group" /etc/group; } || die "$name: no accounts of its own"
+  if [ -n "$AS_ROOT" ]; then { mount -t tmpfs tmpfs /run && mkdir -m 755 /run/sshd; } || die "$name: no /run/sshd"; fi
   # Nobody is anybody here, so every ticket is refused.
   [ "$kind" != refuse ] || { mkdir -p "$dir/empty" && mount --bind "$dir/empty" "$LAB/k5login"; } || die "$name: cannot refuse"
   export KRB5_CONFIG="$LAB/krb5.conf" KRB5_KTNAME="FILE:$LAB/keytabs/$name.keytab" KRB5RCACHENAME=none:

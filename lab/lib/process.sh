@@ -55,33 +55,41 @@ wait_for_port() { # wait_for_port NAME ADDRESS PORT
 }
 
 # Everything in the laboratory's network namespace is the laboratory's: services, what they forked, what `lab run` started.
-# The namespace's number is reused once it is gone, so a process counts only while a recorded one vouches for the number,
-# or when its environment names this very directory.
-lab_pids() {
-  local recorded="" name pid vouched="" process
-  [ -f "$LAB/netns" ] && recorded=$(<"$LAB/netns")
-  [ -n "$recorded" ] || return 0
-  for name in "$LAB"/pid/*; do
-    pid=$(pid_of "${name##*/}") && [ "$(readlink "/proc/$pid/ns/net" 2>/dev/null)" = "$recorded" ] && { vouched=1; break; }
-  done
-  for process in /proc/[0-9]*; do
-    pid=${process#/proc/}
-    [ "$pid" != $$ ] && [ "$(readlink "$process/ns/net" 2>/dev/null)" = "$recorded" ] || continue
-    [ -n "$vouched" ] || tr '\0' '\n' 2>/dev/null <"$process/environ" | grep -qxF "LAB=$LAB" || continue
-    printf '%s %s\n' "$pid" "$(start_time "$pid")"
-  done
+processes_in() { # pids in the namespace $1 (as /proc/PID/ns/net shows it)
+  local link pattern=${1/\[/\\[}
+  find /proc/[0-9]*/ns/net -maxdepth 0 -lname "${pattern/\]/\\]}" 2>/dev/null | while read -r link; do link=${link#/proc/}; echo "${link%%/*}"; done
 }
 
-end_all() { # every process of the laboratory; several passes, because what is being ended may fork
-  local pass pid started list
-  for ((pass = 0; pass < 100; pass++)); do
-    list=$(lab_pids)
-    [ -n "$list" ] || return 0
-    while read -r pid started; do
-      [ -n "$started" ] && [ "$(start_time "$pid")" = "$started" ] && kill -9 "$pid" 2>/dev/null
-    done <<<"$list"
+# The number of a namespace is given away again once it is gone. Somebody who is surely ours must vouch for it: a recorded
+# process, or one whose environment names this very directory.
+vouching_process() {
+  local file pid
+  for file in "$LAB"/pid/*; do
+    pid=$(pid_of "${file##*/}") && [ "$(readlink "/proc/$pid/ns/net")" = "$1" ] && { echo "$pid"; return 0; }
+  done
+  for pid in $(processes_in "$1"); do
+    tr '\0' '\n' <"/proc/$pid/environ" | grep -qxF "LAB=$LAB" && { echo "$pid"; return 0; }
+  done
+  return 1
+} 2>/dev/null
+
+end_all() { # several passes, because what is being ended may fork
+  local namespace pass pid list="" pin
+  local -A ended=()
+  [ -f "$LAB/netns" ] && namespace=$(<"$LAB/netns") && [ -n "$namespace" ] || return 0
+  pid=$(vouching_process "$namespace") || return 0
+  # Held open, the namespace keeps its number until we are through.
+  { exec {pin}<"/proc/$pid/ns/net"; } 2>/dev/null || return 0
+  for ((pass = 0; pass < 200; pass++)); do
+    list=$(processes_in "$namespace")
+    for pid in $list; do ended[$pid]=$(start_time "$pid"); kill -9 "$pid" 2>/dev/null; done
+    # An ending process has left its namespace before it is gone.
+    for pid in "${!ended[@]}"; do
+      if [ -n "${ended[$pid]}" ] && [ "$(start_time "$pid")" = "${ended[$pid]}" ]; then list="$list $pid"; else unset "ended[$pid]"; fi
+    done
+    [ -n "$list" ] || break
     sleep 0.01
   done
-  warn "some processes of the laboratory do not end: $(lab_pids | cut -d' ' -f1 | paste -sd' ')"
-  return 1
+  exec {pin}<&-
+  [ -z "$list" ] || { warn "these processes of the laboratory do not end: $list"; return 1; }
 }

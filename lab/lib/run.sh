@@ -57,9 +57,10 @@ cmd_env() {
 
 # Inside a node, as root there (unprivileged: as the caller), to look at what arrived or to plant something.
 cmd_node() {
-  local name=${1:-} kind; shift
+  local name=${1:-} kind
+  [ $# -eq 0 ] || shift
   require_up
-  kind=$(node_field "$name" kind) || die "node: no node '$name'; there are $(printf '%s ' $NODES | sed 's/:[^ ]*//g')"
+  kind=$(kind_of_node "$name") || die "node: no node '$name'; there are node1 to node4"
   case $kind in good | full | refuse) ;; *) die "node: $name ($kind) is an address only, there is nothing inside" ;; esac
   [ $# -gt 0 ] || set -- /bin/bash
   cd / || return 1

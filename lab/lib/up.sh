@@ -20,6 +20,7 @@ cmd_up() {
     cmd_down >/dev/null
     die "the laboratory did not come up; logs are in $LAB/log"
   fi
+  rm -f "$LAB/pid/raising"
   trap - INT TERM HUP
   [ -z "${LAB_MT:-}" ] || cmd_install_mt "$LAB_MT"
 }
@@ -30,16 +31,18 @@ claim_directory() {
     die "$LAB is not empty and not a laboratory of this user; set LAB to another directory"
   fi
   if is_lab; then
+    alive raising && die "a laboratory is just coming up in $LAB"
     alive holder && die "a laboratory is up in $LAB already. Take it down first ($TOP/lab down) or set LAB to another directory."
     cmd_down --purge >/dev/null
   fi
   umask 022
-  mkdir -p "$LAB" && [ -O "$LAB" ] && chmod 755 "$LAB" && : >"$LAB/.mt-lab" || die "cannot make $LAB"
+  { mkdir -p "$LAB" && [ -O "$LAB" ] && chmod 755 "$LAB" && : >"$LAB/.mt-lab"; } || die "cannot make $LAB"
   if [ -n "$AS_ROOT" ] && ! setpriv --reuid="$CLIENT" --regid="$CLIENT" --clear-groups test -x "$LAB/."; then
     rm -f "$LAB/.mt-lab"; rmdir "$LAB"
     die "the account $CLIENT cannot reach $LAB: a directory above it is closed to others. Set LAB to a directory under /tmp or /var/tmp."
   fi
   mkdir -p "$LAB/pid" "$LAB/log"
+  printf '%s %s\n' $$ "$(start_time $$)" >"$LAB/pid/raising"
 }
 
 declare -A JOBS=()
@@ -57,9 +60,10 @@ need() { local name; for name in "$@"; do wait "${JOBS[$name]}" || exit 1; done;
 # Inside the new namespaces, with the right to mount.
 up_inside() {
   local began; began=$(milliseconds)
-  : >"$LAB/timings"
-  make_tree && make_files && make_config || die "cannot write the laboratory's files in $LAB"
+  # Before anything else, because it is what `down` finds the processes by.
   readlink /proc/self/ns/net >"$LAB/netns"
+  : >"$LAB/timings"
+  { make_tree && make_files && make_config; } || die "cannot write the laboratory's files in $LAB"
   set_up_network || die "the network of the namespace cannot be set up (veth devices and /proc/sys/net must be usable)"
   set_up_service_mounts || die "cannot mount the laboratory's hosts file and ssh settings"
   client_environment_file
@@ -98,30 +102,28 @@ known_hosts() {
 }
 
 up_kdc() {
-  local entry name issuer role account uid file
+  local entry name account file
   export KRB5_CONFIG=$LAB/krb5.conf KRB5_KDC_PROFILE=$LAB/kdc/kdc.conf
-  logged kdb5_util kdb5_util create -s -P "$(head -c 18 /dev/urandom | base64)" -r $REALM || return 1
+  logged kdb5_util kdb5_util create -s -P "$(head -c 18 /dev/urandom | base64)" -r "$REALM" || return 1
   {
     printf 'addprinc -randkey host/%s.lab.test\nktadd -k %s/keytabs/%s.keytab -norandkey host/%s.lab.test\n' vault "$LAB" vault vault
     for entry in $NODES; do
       name=${entry%%:*}
       printf 'addprinc -randkey host/%s.lab.test\nktadd -k %s/keytabs/%s.keytab -norandkey host/%s.lab.test\n' "$name" "$LAB" "$name" "$name"
     done
-    for entry in $LAB_ISSUERS stranger::stranger:; do
-      IFS=: read -r issuer role account uid <<<"$entry"
+    for account in $(accounts) stranger; do
       # The first key goes to the stale keytab and is then replaced, as after a change of password.
       printf 'addprinc -randkey %s/managedtokens/lab.test\nktadd -k %s/keytabs/%s.keytab.stale -norandkey %s/managedtokens/lab.test\n' "$account" "$LAB" "$account" "$account"
       printf 'cpw -randkey %s/managedtokens/lab.test\nktadd -k %s/keytabs/%s.keytab -norandkey %s/managedtokens/lab.test\n' "$account" "$LAB" "$account" "$account"
     done
-  } | logged kadmin kadmin.local -r $REALM || return 1
-  for entry in $LAB_ISSUERS stranger::stranger:; do
-    IFS=: read -r issuer role account uid <<<"$entry"
+  } | logged kadmin kadmin.local -r "$REALM" || return 1
+  for account in $(accounts) stranger; do
     file=$LAB/keytabs/$account.keytab
     [ -s "$file" ] || { cat "$LAB/log/kadmin.log" >&2; return 1; }
     mv "$file.stale" "$LAB/kdc/$account.stale" && cp "$file" "$LAB/kdc/$account.good" && chmod 600 "$file" || return 1
     [ -z "$AS_ROOT" ] || chown "$CLIENT:$CLIENT" "$file"
   done
-  start_service kdc /usr/sbin/krb5kdc -n -r $REALM
+  start_service kdc /usr/sbin/krb5kdc -n -r "$REALM"
   wait_for_port kdc 127.0.0.1 88
 }
 
@@ -186,7 +188,7 @@ cmd_down() {
 
 cmd_status() {
   local file name pid code=0
-  is_lab && [ -n "$(ls -A "$LAB/pid" 2>/dev/null)" ] || { say "no laboratory is up in $LAB"; return 3; }
+  { is_lab && [ -n "$(ls -A "$LAB/pid" 2>/dev/null)" ]; } || { say "no laboratory is up in $LAB"; return 3; }
   for file in "$LAB"/pid/*; do
     name=${file##*/}
     if pid=$(pid_of "$name"); then
