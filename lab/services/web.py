@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""HTTPS stand-ins.
+
+    web.py ferry ADDRESS PORT    GET /getUserInfo?username=NAME from $LAB/ferry_users.json. A caller shows a certificate of the
+                                 laboratory's CA or "Authorization: Bearer <token of the issuer>"; otherwise it gets 401.
+    web.py web ADDRESS PORT      POST /services/... = Slack's incoming webhook (answers "ok", or 400 "invalid_payload" for
+                                 what is not JSON); GET /<issuer>/.well-known/openid-configuration and /<issuer>/jwks
+
+Every request is a line of JSON in $LAB/out/ferry.jsonl or slack.jsonl. Bearer tokens are not recorded, only that there was one.
+Faults, read from $LAB/faults/ferry and $LAB/faults/slack at every request: `status CODE` answers that code, `hang SECONDS`
+waits before the usual answer, `raw TEXT` answers 200 and TEXT.
+"""
+import json
+import os
+import ssl
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlparse
+
+import jwt
+
+LAB = os.environ["LAB"]
+KIND, ADDRESS, PORT = sys.argv[1], sys.argv[2], int(sys.argv[3])
+ISSUER = "https://issuer.lab.test"
+
+
+def bearer_is_valid(header):
+    scheme, _, token = (header or "").partition(" ")
+    if scheme.lower() != "bearer":
+        return False
+    try:
+        with open(f"{LAB}/jwt/jwks.json") as opened:
+            key = jwt.PyJWK(json.load(opened)["keys"][0]).key
+        jwt.decode(token.strip(), key, algorithms=["ES256"], options={"verify_aud": False})
+    except jwt.PyJWTError:
+        return False
+    return True
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    def record(self, name, **fields):
+        with open(f"{LAB}/out/{name}.jsonl", "a") as opened:
+            opened.write(json.dumps({"t": time.time(), **fields}) + "\n")
+
+    def reply(self, code, text, kind="application/json"):
+        body = text.encode()
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def faulted(self, name):
+        """Whether a fault has already answered."""
+        try:
+            with open(f"{LAB}/faults/{name}") as opened:
+                word, _, rest = opened.read().strip().partition(" ")
+        except OSError:
+            return False
+        if word == "hang":
+            time.sleep(float(rest or 3600))
+            return False
+        if word == "status":
+            self.reply(int(rest), "a fault was set", "text/plain")
+        else:
+            self.reply(200, rest)
+        return True
+
+    def do_GET(self):
+        url = urlparse(self.path)
+        if KIND == "ferry":
+            return self.ferry(url)
+        if url.path.endswith("/.well-known/openid-configuration"):
+            issuer = f"{ISSUER}/{url.path.strip('/').split('/')[0]}"
+            return self.reply(200, json.dumps({"issuer": issuer, "jwks_uri": f"{issuer}/jwks"}))
+        if url.path.endswith("/jwks"):
+            with open(f"{LAB}/jwt/jwks.json") as opened:
+                return self.reply(200, opened.read())
+        return self.reply(404, "not found", "text/plain")
+
+    def ferry(self, url):
+        peer = self.connection.getpeercert()
+        header = self.headers.get("Authorization")
+        self.record("ferry", path=self.path, subject=str(peer["subject"]) if peer else None, bearer=header is not None)
+        if not peer and not bearer_is_valid(header):
+            return self.reply(401, "a client certificate or a bearer token is required", "text/plain")
+        if self.faulted("ferry"):
+            return None
+        if url.path != "/getUserInfo":
+            return self.reply(404, "404 page not found", "text/plain")
+        with open(f"{LAB}/ferry_users.json") as opened:
+            user = json.load(opened).get(parse_qs(url.query).get("username", [""])[0])
+        if user:
+            return self.reply(200, json.dumps({"ferry_status": "success", "ferry_error": [], "ferry_output": user}))
+        return self.reply(200, json.dumps({"ferry_status": "failure", "ferry_error": ["username does not exist."], "ferry_output": {}}))
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode(errors="replace")
+        if KIND != "web" or not self.path.startswith("/services/"):
+            return self.reply(404, "not found", "text/plain")
+        self.record("slack", path=self.path, body=body)
+        if self.faulted("slack"):
+            return None
+        try:
+            json.loads(body)
+        except ValueError:
+            return self.reply(400, "invalid_payload", "text/plain")
+        return self.reply(200, "ok", "text/plain")
+
+
+server = ThreadingHTTPServer((ADDRESS, PORT), Handler)
+server.daemon_threads = True
+tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+tls.load_cert_chain(f"{LAB}/ca/server.pem", f"{LAB}/ca/server.key")
+if KIND == "ferry":
+    tls.verify_mode = ssl.CERT_OPTIONAL
+    tls.load_verify_locations(f"{LAB}/ca/ca.pem")
+server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
+server.serve_forever()
