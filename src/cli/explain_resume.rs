@@ -4,43 +4,10 @@ use serde::Serialize;
 
 use super::output::{self, Cell, OutputFormat, Paint, SCHEMA_VERSION, Viewer};
 use crate::workflow::id::{StepName, Subject, TargetName};
-
-/// What a resume makes of one target.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum What {
-    /// Its recorded success serves.
-    Reuse,
-    /// It is tried again, or for the first time.
-    Redo,
-    /// It is no longer configured.
-    Gone,
-    /// Its recorded outcome stays as it is, though it is no success.
-    Keep,
-}
-
-impl What {
-    /// The public spelling.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Reuse => "reuse",
-            Self::Redo => "redo",
-            Self::Gone => "gone",
-            Self::Keep => "keep",
-        }
-    }
-
-    fn paint(self) -> Paint {
-        match self {
-            Self::Reuse => Paint::Good,
-            Self::Redo => Paint::Warn,
-            Self::Gone | Self::Keep => Paint::Faint,
-        }
-    }
-}
+use crate::workflow::resume::What;
 
 /// One decision.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Whose; `None` for a run-wide step.
     pub subject: Option<Subject>,
@@ -55,7 +22,7 @@ pub struct Decision {
 }
 
 /// The decisions and how many machines they are about.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Explanation {
     /// In the order of machines and steps; machines that are complete need not be in it.
     pub decisions: Vec<Decision>,
@@ -71,11 +38,16 @@ pub fn render(explanation: &Explanation, format: OutputFormat, viewer: &Viewer) 
         OutputFormat::Table => text(explanation, viewer),
         OutputFormat::Json => output::json(&Document {
             schema_version: SCHEMA_VERSION,
-            decisions: &explanation.decisions,
+            decisions: explanation.decisions.iter().map(DecisionJson::of).collect(),
             to_finish: explanation.to_finish,
             complete: explanation.complete,
         }),
-        OutputFormat::Ndjson => explanation.decisions.iter().map(output::json_line).collect(),
+        OutputFormat::Ndjson => explanation
+            .decisions
+            .iter()
+            .map(DecisionJson::of)
+            .map(|decision| output::json_line(&LineJson { schema_version: SCHEMA_VERSION, decision }))
+            .collect(),
     }
 }
 
@@ -88,7 +60,7 @@ fn text(explanation: &Explanation, viewer: &Viewer) -> String {
                 Cell::plain(decision.subject.as_ref().map_or("whole run", Subject::as_str)),
                 Cell::plain(decision.step.as_str()),
                 Cell::plain(decision.target.as_str()),
-                Cell::new(decision.what.as_str(), decision.what.paint()),
+                Cell::new(decision.what.as_str(), paint(decision.what)),
                 Cell::plain(&decision.why),
             ]
         })
@@ -105,12 +77,43 @@ fn text(explanation: &Explanation, viewer: &Viewer) -> String {
     text
 }
 
+fn paint(what: What) -> Paint {
+    match what {
+        What::Reuse => Paint::Good,
+        What::Redo => Paint::Warn,
+        What::Gone | What::Leave => Paint::Faint,
+    }
+}
+
 #[derive(Serialize)]
 struct Document<'a> {
     schema_version: u32,
-    decisions: &'a [Decision],
+    decisions: Vec<DecisionJson<'a>>,
     to_finish: usize,
     complete: usize,
+}
+
+#[derive(Serialize)]
+struct LineJson<'a> {
+    schema_version: u32,
+    #[serde(flatten)]
+    decision: DecisionJson<'a>,
+}
+
+#[derive(Serialize)]
+struct DecisionJson<'a> {
+    subject: Option<&'a Subject>,
+    step: &'a StepName,
+    target: &'a TargetName,
+    what: &'static str,
+    why: &'a str,
+}
+
+impl<'a> DecisionJson<'a> {
+    fn of(decision: &'a Decision) -> Self {
+        let Decision { subject, step, target, what, why } = decision;
+        Self { subject: subject.as_ref(), step, target, what: what.as_str(), why }
+    }
 }
 
 #[cfg(test)]

@@ -64,23 +64,23 @@ const LONG: SignedDuration = SignedDuration::from_secs(3);
 const BAR: usize = 39;
 
 impl ProgressView {
-    /// For one session of a run. `tries` says how many attempts each step may make in it.
-    pub fn new(
-        prefix: String,
-        state: &RunState,
-        kind: ForEach,
-        tries: BTreeMap<StepName, u32>,
-        now: Timestamp,
-    ) -> Self {
+    /// For one session of a run, which begins now.
+    pub fn of(state: &RunState, prefix: String, now: Timestamp) -> Self {
         Self {
             prefix,
             workflow: state.run.workflow.to_string(),
-            kind,
-            tries,
+            kind: state.run.for_each,
+            tries: BTreeMap::new(),
             started_at: now,
             tally: state.run.tally.clone(),
             places: BTreeMap::new(),
         }
+    }
+
+    /// The same, knowing how many attempts each step may make in the session: `attempt 2 of 4`.
+    pub fn with_tries(mut self, tries: BTreeMap<StepName, u32>) -> Self {
+        self.tries = tries;
+        self
     }
 
     /// Takes in one more event; `state` is the run's state after it.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::output::{self, Cell, Here, OutputFormat, Paint, SCHEMA_VERSION, Viewer};
 use super::summary::{self, Length};
 use super::time;
-use crate::workflow::definition::{ForEach, Mode};
+use crate::workflow::definition::Mode;
 use crate::workflow::event::SessionEnd;
 use crate::workflow::id::{RunId, Subject, WorkflowName};
 use crate::workflow::run::{Run, Session};
@@ -24,8 +24,6 @@ pub struct RunRow {
     pub owner_alive: bool,
     /// The shortest unique prefix of its id, lower case.
     pub prefix: String,
-    /// What its machines were made for.
-    pub kind: ForEach,
     /// What else is worth a word when all went well: `1 uid changed`.
     pub remark: Option<String>,
 }
@@ -43,7 +41,7 @@ impl RunRow {
 
     /// What came of it, and for an unfinished run the next command.
     fn result(&self, here: &Here) -> String {
-        let counts = summary::counts(&self.run.tally, self.kind, Length::Short, self.status());
+        let counts = summary::counts(&self.run.tally, self.run.for_each, Length::Short, self.status());
         match self.status() {
             RunStatus::Interrupted => {
                 format!("{}; mt runs resume {}", stopped(&self.run, here), self.prefix)
@@ -254,10 +252,10 @@ impl<'a> RunJson<'a> {
 /// How many machines stand how, once it is known whether the owner lives: a dead owner's running machines are interrupted.
 pub fn told_tally(run: &Run, owner_alive: bool) -> BTreeMap<MachineStatus, u32> {
     let mut tally: BTreeMap<_, _> = run.tally.iter().filter(|(_, count)| **count > 0).map(|(s, c)| (*s, *c)).collect();
-    if told_status(run, owner_alive) == RunStatus::Interrupted {
-        if let Some(running) = tally.remove(&MachineStatus::Running) {
-            *tally.entry(MachineStatus::Interrupted).or_default() += running;
-        }
+    if told_status(run, owner_alive) == RunStatus::Interrupted
+        && let Some(running) = tally.remove(&MachineStatus::Running)
+    {
+        *tally.entry(MachineStatus::Interrupted).or_default() += running;
     }
     tally
 }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::output::{self, OutputFormat, Viewer};
 use super::runs_list::{told_status, told_tally, worked};
-use crate::workflow::definition::{CountsAs, ForEach};
+use crate::workflow::definition::CountsAs;
 use crate::workflow::event::{AttemptOutcome, Event};
 use crate::workflow::id::{RunId, StepName, Subject, TargetName};
 use crate::workflow::run::{Machine, RunState, StepState};
@@ -31,8 +31,6 @@ pub struct RunView {
     pub owner_alive: bool,
     /// The shortest unique prefix of its id, lower case.
     pub prefix: String,
-    /// What its machines were made for.
-    pub kind: ForEach,
     /// The prefixes of other runs that this one names. One that is missing is shown in full.
     pub others: BTreeMap<RunId, String>,
     /// Since when a subject (setup) or a subject and target (push) has been failing, run after run.
@@ -99,8 +97,8 @@ impl ShowOptions {
 pub fn render(view: &RunView, options: &ShowOptions, format: OutputFormat, viewer: &Viewer) -> String {
     match format {
         OutputFormat::Table => text(view, options, viewer),
-        OutputFormat::Json => output::json(&json::document(&view.told(), view, options)),
-        OutputFormat::Ndjson => output::json_line(&json::document(&view.told(), view, options)),
+        OutputFormat::Json => output::json(&json::document(&view.told(), options)),
+        OutputFormat::Ndjson => output::json_line(&json::document(&view.told(), options)),
     }
 }
 

@@ -190,6 +190,7 @@ pub fn state(status: RunStatus, ended: Option<i64>, machines: Vec<Machine>) -> R
         id: run_id("01k4q8vt"),
         workflow: WorkflowName::new("token-push"),
         definition: "0".repeat(64),
+        for_each: ForEach::Service,
         mode: Mode::Normal,
         selection: Selection::default(),
         status,
@@ -228,7 +229,6 @@ pub fn view(state: RunState) -> RunView {
         owner_alive: state.run.status == RunStatus::Running,
         state,
         prefix: "01k4q8vt".to_owned(),
-        kind: ForEach::Service,
         others: BTreeMap::from([(run_id("01k4p1m3"), "01k4p1m3".to_owned())]),
         failing: BTreeMap::new(),
         told: BTreeMap::new(),
@@ -241,7 +241,6 @@ pub fn row(prefix: &str, state: &RunState) -> RunRow {
         run: Run { id: run_id(prefix), ..state.run.clone() },
         owner_alive: state.run.status == RunStatus::Running,
         prefix: prefix.to_owned(),
-        kind: ForEach::Service,
         remark: None,
     }
 }

@@ -69,7 +69,7 @@ pub fn line(view: &RunView, recorded: bool, viewer: &Viewer) -> String {
     let state = view.told();
     let run = &state.run;
     let status = viewer.style.paint(paint(run.status), &spoken(run.status));
-    let counts = counts(&run.tally, view.kind, Length::Long, run.status);
+    let counts = counts(&run.tally, run.for_each, Length::Long, run.status);
     let took = view.took(viewer.clock.now).map(|took| format!(" in {}", time::duration(took))).unwrap_or_default();
     let next = match (recorded, run.status) {
         (false, _) => "not recorded: the store could not be used, see the log".to_owned(),

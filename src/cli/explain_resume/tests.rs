@@ -17,7 +17,7 @@ fn explanation() -> Explanation {
         decision("store-in-credd", "schedd2", What::Redo, "started, no outcome recorded: the process was killed"),
         decision("push", "dune01", What::Gone, "no longer configured"),
         decision("push", "dune02", What::Redo, "not reached"),
-        decision("push", "dune03", What::Keep, "failed; only what was cut off is \x1b[1mredone"),
+        decision("push", "dune03", What::Leave, "left \x1b[1mout"),
     ];
     decisions.push(Decision {
         subject: None,

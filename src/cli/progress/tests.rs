@@ -108,7 +108,7 @@ fn at_work() -> RunState {
 
 fn begin(state: &RunState) -> ProgressView {
     let tries = BTreeMap::from([(StepName::new("push"), 4), (StepName::new("kinit"), 3)]);
-    ProgressView::new("01k4q8vt".to_owned(), state, ForEach::Service, tries, at(0))
+    ProgressView::of(state, "01k4q8vt".to_owned(), at(0)).with_tries(tries)
 }
 
 fn event(milliseconds: i64, fact: Fact) -> Event {

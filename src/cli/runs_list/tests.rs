@@ -4,6 +4,8 @@ use crate::cli::samples::{
     at, by, cut_off, healthy_services, machine, partial, resumed, row, run_id, state, subject, timed_out,
     unauthenticated_machine, viewer, waiting, without_work,
 };
+use crate::workflow::definition::ForEach;
+use crate::workflow::event::SessionStarted;
 
 /// One run of every status, newest first, each an hour older than the one before.
 fn every_status() -> Vec<RunRow> {
@@ -62,12 +64,10 @@ fn every_status() -> Vec<RunRow> {
     rows[6].owner_alive = false;
     rows[7].owner_alive = false;
     rows[7].run.sessions[0].by = SessionStarted { host: "mt02".to_owned(), ..by("cron", 815) };
-    rows[13].kind = ForEach::Account;
+    rows[13].run.for_each = ForEach::Account;
     rows[13].remark = Some("1 uid changed".to_owned());
     rows
 }
-
-use crate::workflow::event::SessionStarted;
 
 #[test]
 fn the_list_answers_for_every_status_and_names_the_next_command() {

@@ -35,7 +35,7 @@ pub(super) fn head(view: &RunView, state: &RunState, viewer: &Viewer) -> String 
     }
     text.push('\n');
 
-    text.push_str(&summary::counts(&run.tally, view.kind, Length::Long, run.status));
+    text.push_str(&summary::counts(&run.tally, run.for_each, Length::Long, run.status));
     if let Some(trace) = run.sessions.last().and_then(|session| session.by.trace.as_deref()) {
         text.push_str(&style.paint(Paint::Faint, &format!("   trace {}", output::clean(trace))));
     }
@@ -118,7 +118,7 @@ pub(super) fn left_out(view: &RunView, state: &RunState, options: &ShowOptions, 
             (Left::Superseded, None) => "done by a newer run".to_owned(),
             (Left::Gone, _) => "no longer configured".to_owned(),
         };
-        text.push_str(&format!("{count} {} {why}\n", summary::noun(view.kind, count)));
+        text.push_str(&format!("{count} {} {why}\n", summary::noun(state.run.for_each, count)));
         let names = name_some(subjects.iter().map(|subject| subject.as_str()), most);
         for line in wrap(&names, viewer.style.after(4), if options.all { usize::MAX } else { 4 }) {
             text.push_str(&format!("    {line}\n"));

@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use super::super::output::SCHEMA_VERSION;
 use super::super::time;
+use super::ShowOptions;
 use super::trouble::failure;
-use super::{RunView, ShowOptions};
 use crate::workflow::action::{Class, Failure};
 use crate::workflow::code::Code;
 use crate::workflow::definition::{ForEach, Mode, Per};
@@ -120,7 +120,7 @@ impl Outcome {
 }
 
 /// The run as programs are told it; with `service`, with that machine only.
-pub(super) fn document<'a>(state: &'a RunState, view: &RunView, options: &ShowOptions) -> Document<'a> {
+pub(super) fn document<'a>(state: &'a RunState, options: &ShowOptions) -> Document<'a> {
     let run = &state.run;
     let machines = state.machines.values().filter(|machine| options.shows(&machine.subject));
     Document {
@@ -135,7 +135,7 @@ pub(super) fn document<'a>(state: &'a RunState, view: &RunView, options: &ShowOp
             superseded_by: run.superseded_by.map(|id| id.to_string()),
             sessions: run.sessions.iter().map(session).collect(),
             steps: run.steps.iter().map(|state| step(state, Per::Subject)).collect(),
-            machines: machines.map(|of| machine(of, state, view.kind)).collect(),
+            machines: machines.map(|of| machine(of, state)).collect(),
         },
     }
 }
@@ -156,14 +156,14 @@ fn session(session: &Session) -> SessionJson<'_> {
     }
 }
 
-fn machine<'a>(machine: &'a Machine, state: &RunState, kind: ForEach) -> MachineJson<'a> {
+fn machine<'a>(machine: &'a Machine, state: &RunState) -> MachineJson<'a> {
     let per = |name: &StepName| {
         let planned = state.run.plan.iter().find(|planned| planned.name == *name);
         planned.map_or(Per::Subject, |planned| planned.per)
     };
     MachineJson {
         subject: &machine.subject,
-        kind: match kind {
+        kind: match state.run.for_each {
             ForEach::Service => "service",
             ForEach::Account => "account",
         },

@@ -36,7 +36,7 @@ pub(super) fn render(view: &RunView, state: &RunState, options: &ShowOptions, vi
         return None;
     }
     let tells = !view.told.is_empty();
-    let mut header = vec![match view.kind {
+    let mut header = vec![match state.run.for_each {
         ForEach::Service => "SERVICE",
         ForEach::Account => "ACCOUNT",
     }];
@@ -86,8 +86,11 @@ fn rows(view: &RunView, state: &RunState, options: &ShowOptions) -> Vec<Row> {
                 // Said once is enough.
                 rows.iter_mut().filter(|row| row.remark == Remark::Hidden).for_each(|row| row.remark = Remark::Nothing);
                 let steps = state.run.plan.iter().map(|planned| folded(&planned.name, many)).collect();
-                let label =
-                    if alone { format!("{count} {}", noun(view.kind, count)) } else { format!("{count} {name}") };
+                let label = if alone {
+                    format!("{count} {}", noun(state.run.for_each, count))
+                } else {
+                    format!("{count} {name}")
+                };
                 rows.push(Row { label, steps, remark: Remark::Hidden });
             }
         }

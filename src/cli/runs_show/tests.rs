@@ -1,14 +1,16 @@
 use super::super::output::Style;
 use super::*;
 use crate::cli::samples::{
-    at, attempt, bad, before_push, cut_off, good, healthy, healthy_on, healthy_services, machine, open, partial,
-    resumed, run_id, single, state, step, subject, target, timed_out, unauthenticated_machine, view, viewer, waiting,
-    without_work,
+    at, attempt, bad, before_push, by, cut_off, good, healthy, healthy_on, healthy_services, machine, not_attempted,
+    open, partial, refused, resumed, run_id, single, state, step, subject, target, timed_out, unauthenticated_machine,
+    view, viewer, waiting, without_work,
 };
 use crate::workflow::action::{Class, Failure, Success};
 use crate::workflow::code::Code;
+use crate::workflow::definition::{ForEach, Mode};
 use crate::workflow::event::{Fact, MachineEnd, RunCreated, SessionEnd};
 use crate::workflow::id::WorkflowName;
+use crate::workflow::run::AttemptRecord;
 
 fn shown(view: &RunView, options: &ShowOptions, width: usize) -> String {
     render(view, options, OutputFormat::Table, &viewer(width))
@@ -77,9 +79,9 @@ fn a_failed_run_with_one_cause_tells_it_once() {
             vec![
                 single("kinit", StepStatus::Succeeded, vec![good(20, 60)]),
                 single("get-vault-token", StepStatus::Failed, vec![bad(1, 61, 2_261, refused)]),
-                crate::cli::samples::not_attempted("store-in-credd", why),
-                crate::cli::samples::not_attempted("ping", why),
-                crate::cli::samples::not_attempted("push", why),
+                not_attempted("store-in-credd", why),
+                not_attempted("ping", why),
+                not_attempted("push", why),
             ],
         )
     });
@@ -200,7 +202,7 @@ fn a_service_with_200_nodes_stays_on_one_page() {
     let push = big.steps.last_mut().unwrap();
     push.status = StepStatus::Failed;
     for (at, node) in push.targets.iter_mut().enumerate().filter(|(at, _)| at % 15 == 7) {
-        let failure = crate::cli::samples::refused(&nodes[at]);
+        let failure = refused(&nodes[at]);
         *node = target(&nodes[at], StepStatus::Failed, vec![bad(1, 2_000, 2_300, failure)]);
     }
     let mut machines = healthy_services(3);
@@ -280,8 +282,6 @@ fn refused_and_cut_off() -> Machine {
     )
 }
 
-use crate::workflow::run::AttemptRecord;
-
 #[test]
 fn programs_too_are_told_that_a_dead_run_is_interrupted() {
     let mut view = view(cut_off());
@@ -322,13 +322,14 @@ fn history() -> Vec<Event> {
             id: run_id("01k4q8vt"),
             workflow: WorkflowName::new("token-push"),
             definition: "0".repeat(64),
-            mode: crate::workflow::definition::Mode::Normal,
+            for_each: ForEach::Service,
+            mode: Mode::Normal,
             selection: state.run.selection,
             subjects: vec![dune(), subject("nova_production")],
             steps: vec![],
             finally: vec![],
         }),
-        Fact::SessionStarted(crate::cli::samples::by("cron", 4711)),
+        Fact::SessionStarted(by("cron", 4711)),
         Fact::MachineSkipped { subject: subject("nova_production"), held_by: Some(run_id("01k4p1m3")) },
         Fact::MachineStarted { subject: dune() },
         Fact::StepSkipped { subject: Some(dune()), step: StepName::new("ping"), why: "mode test".to_owned() },
@@ -342,7 +343,7 @@ fn history() -> Vec<Event> {
             subject: Some(dune()),
             step: push(),
             target: node(),
-            outcome: AttemptOutcome::Failed(crate::cli::samples::refused("dune01")),
+            outcome: AttemptOutcome::Failed(refused("dune01")),
             retry: true,
         },
         Fact::AttemptEnded {
@@ -354,6 +355,7 @@ fn history() -> Vec<Event> {
         },
         Fact::TargetGone { subject: Some(dune()), step: push(), target: TargetName::new("dune\x1b07") },
         Fact::MachineEnded { subject: dune(), how: MachineEnd::Done },
+        Fact::StepCut { subject: Some(dune()), step: push() },
         Fact::StepNotAttempted { subject: None, step: StepName::new("notify"), why: "stopped by a signal".to_owned() },
         Fact::SessionEnded { how: SessionEnd::Interrupted },
         Fact::MachineGone { subject: dune() },
