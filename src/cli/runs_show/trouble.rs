@@ -1,5 +1,7 @@
 //! What did not work, why, and what to do about it: one block for each cause.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::super::output::{self, Paint, Viewer, wrap};
@@ -147,19 +149,21 @@ pub(super) fn render(view: &RunView, state: &RunState, options: &ShowOptions, vi
         .into_iter()
         .filter(|trouble| trouble.subject.as_ref().map_or(options.service.is_none(), |subject| options.shows(subject)))
         .collect();
-    let mut told = vec![false; troubles.len()];
+    let causes: Vec<_> = troubles.iter().map(Trouble::cause).collect();
+    let mut same: BTreeMap<_, Vec<&Trouble>> = BTreeMap::new();
+    for (trouble, cause) in troubles.iter().zip(&causes) {
+        same.entry(cause).or_default().push(trouble);
+    }
     let mut blocks = Vec::new();
-    for at in 0..troubles.len() {
-        if told[at] {
-            continue;
+    for (trouble, cause) in troubles.iter().zip(&causes) {
+        match same.get(cause).map(Vec::as_slice) {
+            Some([first, others @ ..]) if !options.all && others.len() >= SAME_CAUSE => {
+                if std::ptr::eq(*first, trouble) {
+                    blocks.push(block(trouble, others, view, state, viewer));
+                }
+            }
+            Some(_) | None => blocks.push(block(trouble, &[], view, state, viewer)),
         }
-        let cause = troubles[at].cause();
-        let same: Vec<usize> =
-            (at + 1..troubles.len()).filter(|other| !told[*other] && troubles[*other].cause() == cause).collect();
-        let others = if options.all || same.len() < SAME_CAUSE { Vec::new() } else { same };
-        others.iter().for_each(|other| told[*other] = true);
-        let others: Vec<&Trouble> = others.iter().map(|other| &troubles[*other]).collect();
-        blocks.push(block(&troubles[at], &others, view, state, viewer));
     }
     blocks
 }
