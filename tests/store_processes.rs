@@ -7,6 +7,7 @@ mod store_support;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use managed_tokens::workflow::id::RunId;
@@ -187,26 +188,39 @@ fn two_writers_and_a_reader_all_get_on_and_no_update_is_lost() {
     const EACH: u64 = 60;
     const LOOKS: u64 = 5;
     let (_tmp, state) = state();
-    let mut writers = [Player::start("raise", &state), Player::start("raise", &state)];
+    let (done, wait) = mpsc::channel();
+    let writers = [Player::start("raise", &state), Player::start("raise", &state)].map(|mut player| {
+        let (pid, done) = (player.pid(), done.clone());
+        let heard = std::thread::spawn(move || {
+            let mut heard = 0;
+            while player.hear().is_some() {
+                heard += 1;
+                if heard == EACH {
+                    done.send(()).unwrap();
+                }
+            }
+            heard
+        });
+        (pid, heard)
+    });
+    drop(done);
     let mut looker = Player::start("read", &state);
     let looking = std::thread::spawn(move || {
         let seen: Vec<u64> = (0..LOOKS).map(|_| looker.hear().unwrap()).collect();
         assert!(seen.is_sorted(), "an older state was read: {seen:?}");
     });
-    // Both go on until both have done their share: each must get its turn while the other is busy.
-    for player in &mut writers {
-        for _ in 0..EACH {
-            player.hear().unwrap();
-        }
+    // Both go on, and are listened to, until both have done their share: each must get its turn while the other is busy.
+    for _ in &writers {
+        wait.recv().expect("a writer gave up waiting for its turn");
     }
     looking.join().unwrap();
-    let mut said = 2 * EACH;
-    for player in &mut writers {
-        player.kill();
-        while player.hear().is_some() {
-            said += 1;
-        }
-    }
+    let said: u64 = writers
+        .into_iter()
+        .map(|(pid, heard)| {
+            kill(pid, Signal::SIGKILL).unwrap();
+            heard.join().unwrap()
+        })
+        .sum();
     let n = counter(&reader(&state), "n");
     assert!((said..=said + 2).contains(&n), "{n} counted, {said} acknowledged");
 }
