@@ -194,7 +194,7 @@ pub async fn run(command: Command, cancel: &CancellationToken) -> Result<Finishe
         Ok(child) => child,
         Err(source) => return Err(RunError::Start { program, source }),
     };
-    let (end, stdout, output) = child.to_the_end(cancel).await;
+    let (end, stdout, output) = child.until_the_end(cancel).await;
     match end {
         End::Exited(Ok(status)) => Ok(Finished { exit: Exit::from(status), stdout, output }),
         End::Exited(Err(source)) => Err(RunError::Start { program, source }),

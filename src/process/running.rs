@@ -77,7 +77,7 @@ impl Running {
     }
 
     /// How it ended, the head of its stdout, and the end of all it said.
-    pub(super) async fn to_the_end(mut self, cancel: &CancellationToken) -> (End, Vec<u8>, String) {
+    pub(super) async fn until_the_end(mut self, cancel: &CancellationToken) -> (End, Vec<u8>, String) {
         let cancelled = self.until_exit(cancel).await;
         let end = match cancelled {
             Left::ByItself => None,

@@ -1,0 +1,542 @@
+//! What the guardian promises: real acting processes, really killed.
+//!
+//! This binary is two programs. Started by `cargo test` it runs the tests; started by a test, with [`ROLE`] set, it is an
+//! acting `mt` in small. A guardian is forked before any thread exists, so there is no test harness.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use managed_tokens::guardian::{self, Owner, owner_is_dead, remove_marked, sweep};
+use managed_tokens::process::{self, MARK};
+use managed_tokens::workflow::id::ProcessId;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, getppid};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+const ROLE: &str = "GUARDIAN_TEST_ROLE";
+
+type Test = (&'static str, fn());
+
+const TESTS: &[Test] = &[
+    ("the_exit_code_is_the_workers_and_nothing_is_left", the_exit_code_is_the_workers_and_nothing_is_left),
+    ("a_worker_killed_by_a_signal_looks_so_from_outside", a_worker_killed_by_a_signal_looks_so_from_outside),
+    ("an_inherited_ignored_sigchld_does_not_lose_the_status", an_inherited_ignored_sigchld_does_not_lose_the_status),
+    ("no_descendant_outlives_a_killed_worker", no_descendant_outlives_a_killed_worker),
+    ("processes_that_fork_on_and_on_are_ended", processes_that_fork_on_and_on_are_ended),
+    ("a_killed_guardian_is_a_graceful_end", a_killed_guardian_is_a_graceful_end),
+    ("both_killed_then_a_sweep_ends_what_they_left", both_killed_then_a_sweep_ends_what_they_left),
+    ("an_owner_lives_until_its_guardian_has_cleaned_up", an_owner_lives_until_its_guardian_has_cleaned_up),
+    ("signals_are_passed_on_and_only_a_late_second_one_kills", signals_are_passed_on_and_only_a_late_second_one_kills),
+    ("ctrl_c_reaches_the_worker_once", ctrl_c_reaches_the_worker_once),
+    ("a_child_on_the_terminal_may_read_from_it", a_child_on_the_terminal_may_read_from_it),
+    ("removal_follows_no_link", removal_follows_no_link),
+    (
+        "only_our_marked_files_are_removed_from_a_shared_directory",
+        only_our_marked_files_are_removed_from_a_shared_directory,
+    ),
+    ("two_sweeps_at_once_are_as_good_as_one", two_sweeps_at_once_are_as_good_as_one),
+];
+
+fn main() -> ExitCode {
+    if std::env::var_os(ROLE).is_some() {
+        return act();
+    }
+    let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let mut failed = 0;
+    for (name, test) in TESTS {
+        if filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())) {
+            let started = Instant::now();
+            let result = catch_unwind(AssertUnwindSafe(test));
+            failed += u32::from(result.is_err());
+            let result = if result.is_ok() { "ok" } else { "FAILED" };
+            println!("test {name} ... {result} ({:.2?})", started.elapsed());
+        }
+    }
+    ExitCode::from(u8::from(failed > 0))
+}
+
+// ---------------------------------------------------------------- the acting program
+
+/// `RUN_DIR SHARED WHAT ARGUMENT`. Says its process id and pid in its first line.
+fn act() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [run_dir, shared, what, argument] = &args[..] else { panic!("{args:?}") };
+    let owner = Owner::take(Path::new(run_dir)).unwrap().leaving_files_in(vec![PathBuf::from(shared)]);
+    let owner = guardian::enter(owner).unwrap();
+    fs::write(owner.private.join("krb5cc"), "a ticket").unwrap();
+    fs::write(Path::new(shared).join(format!("vt_mt-{}-dune", owner.process)), "a token").unwrap();
+    println!("{} {} {}", owner.process, std::process::id(), getppid());
+    match what.as_str() {
+        "exit" => return ExitCode::from(argument.parse::<u8>().unwrap()),
+        // SAFETY: it ends this process or does nothing.
+        "raise" => drop(unsafe { libc::raise(argument.parse().unwrap()) }),
+        "run" | "stubborn" | "terminal" => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let code = runtime.block_on(work(what, argument));
+            owner.leave();
+            return ExitCode::from(code);
+        }
+        other => panic!("{other}"),
+    }
+    ExitCode::FAILURE
+}
+
+/// Runs the script. A signal cancels it, unless we are stubborn; each one is told.
+async fn work(what: &str, script: &str) -> u8 {
+    let cancel = CancellationToken::new();
+    let child = process::Command::new("sh").args(["-c", script]).env("PATH", "/usr/bin:/bin");
+    let child = if what == "terminal" { child.on_the_terminal() } else { child };
+    let kinds = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt(), SignalKind::user_defined1()];
+    let mut signals = kinds.map(|kind| signal(kind).unwrap());
+    let [term, hup, int, usr1] = &mut signals;
+    let running = process::run(child, &cancel);
+    tokio::pin!(running);
+    println!("ready");
+    loop {
+        let heard = tokio::select! {
+            result = &mut running => return match result {
+                Ok(finished) => {
+                    print!("{}", finished.output);
+                    0
+                }
+                Err(error) => {
+                    println!("{error}");
+                    3
+                }
+            },
+            _ = term.recv() => "SIGTERM",
+            _ = hup.recv() => "SIGHUP",
+            _ = int.recv() => "SIGINT",
+            _ = usr1.recv() => "SIGUSR1",
+        };
+        println!("heard {heard}");
+        if what != "stubborn" {
+            cancel.cancel();
+        }
+    }
+}
+
+// ---------------------------------------------------------------- what the tests use
+
+struct World {
+    dir: tempfile::TempDir,
+    run: PathBuf,
+    shared: PathBuf,
+}
+
+fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, shared) = (dir.path().join("run"), dir.path().join("shared"));
+    fs::create_dir(&shared).unwrap();
+    World { dir, run, shared }
+}
+
+impl World {
+    fn command(&self, what: &str, argument: &str) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([&self.run, &self.shared]).args([what, argument]).env(ROLE, "acting").stdin(Stdio::null());
+        command
+    }
+
+    fn start(&self, what: &str, argument: &str) -> Acting {
+        let mut guardian = self.command(what, argument).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(guardian.stdout.take().unwrap());
+        let mut first = String::new();
+        said.read_line(&mut first).unwrap();
+        let words: Vec<&str> = first.split_whitespace().collect();
+        let [process, worker, above] = words[..] else { panic!("{first:?}") };
+        let worker = Pid::from_raw(worker.parse().unwrap());
+        assert_eq!(above.parse(), Ok(guardian.id()), "the pid that was started is the guardian's");
+        Acting { guardian, said, worker, process: process.parse().unwrap() }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Waits until a script has written its pid there.
+    fn pid(&self, name: &str) -> Pid {
+        let file = self.file(name);
+        eventually(name, || fs::read_to_string(&file).ok()?.strip_suffix('\n')?.parse().ok().map(Pid::from_raw))
+    }
+
+    fn assert_nothing_is_left(&self) {
+        for directory in [&self.run, &self.shared] {
+            let names: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert!(names.is_empty(), "{names:?}");
+        }
+    }
+}
+
+struct Acting {
+    guardian: Child,
+    said: BufReader<std::process::ChildStdout>,
+    worker: Pid,
+    process: ProcessId,
+}
+
+impl Acting {
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.said.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn guardian(&self) -> Pid {
+        Pid::from_raw(self.guardian.id().try_into().unwrap())
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        wait(&mut self.guardian)
+    }
+}
+
+impl Drop for Acting {
+    /// A failed test leaves nothing running.
+    fn drop(&mut self) {
+        for pid in marked(self.process) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        if !matches!(self.guardian.try_wait(), Ok(Some(_))) {
+            let _ = kill(self.worker, Signal::SIGKILL);
+            let _ = self.guardian.kill();
+            let _ = self.guardian.wait();
+        }
+    }
+}
+
+fn wait(child: &mut Child) -> ExitStatus {
+    eventually("the guardian ends", || child.try_wait().unwrap())
+}
+
+/// Looks until it is so. The limit is for a broken promise only.
+fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while Instant::now() < deadline {
+        if let Some(found) = look() {
+            return found;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    panic!("never happened: {what}");
+}
+
+fn is_dead(pid: Pid) -> bool {
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])),
+        Err(_) => true,
+    }
+}
+
+fn marked(process: ProcessId) -> Vec<Pid> {
+    let mark = format!("{MARK}={process}");
+    fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+        })
+        .map(Pid::from_raw)
+        .collect()
+}
+
+/// A child, one that is deaf to SIGTERM, a daemon in a session of its own whose parent is gone, and one without the mark.
+fn family(world: &World) -> String {
+    let there = |name: &str| world.file(name).display().to_string();
+    format!(
+        "sleep 1000 & echo $! > {}; \
+         sh -c \"trap '' TERM HUP INT; echo \\$\\$ > {}; while :; do sleep 1000; done\" & \
+         (setsid sh -c 'echo $$ > {}; exec sleep 1000' &) ; \
+         env -i sh -c 'echo $$ > {}; exec sleep 1000' & \
+         wait",
+        there("child"),
+        there("deaf"),
+        there("daemon"),
+        there("unmarked"),
+    )
+}
+
+const FAMILY: [&str; 4] = ["child", "deaf", "daemon", "unmarked"];
+
+// ---------------------------------------------------------------- the tests
+
+fn the_exit_code_is_the_workers_and_nothing_is_left() {
+    for code in ["0", "10", "143"] {
+        let world = world();
+        let mut acting = world.start("exit", code);
+        assert_eq!(acting.end().code(), code.parse().ok());
+        world.assert_nothing_is_left();
+        assert!(owner_is_dead(&world.run, acting.process));
+    }
+}
+
+fn a_worker_killed_by_a_signal_looks_so_from_outside() {
+    // The last is a realtime signal, which has no name.
+    for signal in [libc::SIGKILL, libc::SIGABRT, libc::SIGTERM, 40] {
+        let world = world();
+        let mut acting = world.start("raise", &signal.to_string());
+        assert_eq!(acting.end().signal(), Some(signal));
+        world.assert_nothing_is_left();
+    }
+}
+
+fn an_inherited_ignored_sigchld_does_not_lose_the_status() {
+    let world = world();
+    let mut command = world.command("exit", "10");
+    // SAFETY: signal() may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+            Ok(())
+        });
+    }
+    assert_eq!(wait(&mut command.stdout(Stdio::null()).spawn().unwrap()).code(), Some(10));
+}
+
+fn no_descendant_outlives_a_killed_worker() {
+    let world = world();
+    let mut acting = world.start("run", &family(&world));
+    let pids = FAMILY.map(|name| world.pid(name));
+    kill(acting.worker, Signal::SIGKILL).unwrap();
+    assert_eq!(acting.end().signal(), Some(libc::SIGKILL));
+    for (name, pid) in FAMILY.iter().zip(pids) {
+        assert!(is_dead(pid), "{name} lives");
+    }
+    world.assert_nothing_is_left();
+}
+
+fn processes_that_fork_on_and_on_are_ended() {
+    let world = world();
+    let (script, stop, generation) = (world.file("chain"), world.file("stop"), world.file("generation"));
+    // Each starts its successor in a session of its own and exits: nobody stands still long enough to be found by name.
+    let text = format!(
+        "[ -e {stop} ] && exit\nsetsid sh {script} &\necho >> {generation}\n",
+        stop = stop.display(),
+        script = script.display(),
+        generation = generation.display()
+    );
+    fs::write(&script, text).unwrap();
+    let chains = format!("for i in 1 2 3 4; do sh {} & done; sleep 1000", script.display());
+    let mut acting = world.start("run", &chains);
+    let born = || fs::read(&generation).is_ok_and(|born| born.len() > 40);
+    eventually("ten generations", || born().then_some(()));
+    kill(acting.worker, Signal::SIGKILL).unwrap();
+    let ended = acting.end();
+    let left = marked(acting.process);
+    fs::write(&stop, "").unwrap(); // should the test fail, the chains end by themselves
+    assert_eq!(ended.signal(), Some(libc::SIGKILL));
+    assert!(left.is_empty(), "{left:?}");
+    world.assert_nothing_is_left();
+}
+
+fn a_killed_guardian_is_a_graceful_end() {
+    let world = world();
+    let mut acting = world.start("run", &family(&world));
+    let pids = FAMILY.map(|name| world.pid(name));
+    assert_eq!(acting.line(), "ready");
+    acting.guardian.kill().unwrap();
+    assert_eq!(acting.line(), "heard SIGTERM");
+    eventually("the worker has left", || is_dead(acting.worker).then_some(()));
+    for (name, pid) in FAMILY.iter().zip(pids) {
+        eventually(name, || is_dead(pid).then_some(()));
+    }
+    world.assert_nothing_is_left();
+}
+
+fn both_killed_then_a_sweep_ends_what_they_left() {
+    let (world, living) = (world(), self::world());
+    let script = family(&living);
+    let other = living.start("run", &script);
+    let spared = FAMILY.map(|name| living.pid(name));
+    let mut acting = world.start("run", &family(&world));
+    let pids = FAMILY.map(|name| world.pid(name));
+    // A process of ours that has nothing to do with it.
+    let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+    // Stopped first, so that neither can do anything about the other's death.
+    kill(acting.guardian(), Signal::SIGSTOP).unwrap();
+    kill(acting.worker, Signal::SIGSTOP).unwrap();
+    assert_eq!(sweep(&world.run, &[world.shared.clone()]).unwrap(), [], "its owner lives, if stopped");
+    acting.guardian.kill().unwrap();
+    kill(acting.worker, Signal::SIGKILL).unwrap();
+    acting.end();
+    eventually("the worker is gone", || owner_is_dead(&world.run, acting.process).then_some(()));
+    assert!(pids.iter().all(|pid| !is_dead(*pid)));
+
+    let swept = sweep(&world.run, &[world.shared.clone()]).unwrap();
+    assert_eq!(swept.len(), 1);
+    assert_eq!(swept[0].process, acting.process);
+    assert!(swept[0].problems.is_empty(), "{:?}", swept[0].problems);
+    assert!(swept[0].ended >= pids.len(), "{}", swept[0].ended);
+    assert_eq!(swept[0].files.len(), 1);
+    for (name, pid) in FAMILY.iter().zip(pids) {
+        assert!(is_dead(pid), "{name} lives");
+    }
+    world.assert_nothing_is_left();
+    assert!(spared.iter().all(|pid| !is_dead(*pid)), "a living owner's children are spared");
+    assert!(stranger.try_wait().unwrap().is_none());
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+    assert!(!owner_is_dead(&living.run, other.process));
+    assert_eq!(sweep(&world.run, &[]).unwrap(), []);
+}
+
+fn an_owner_lives_until_its_guardian_has_cleaned_up() {
+    let world = world();
+    let mut acting = world.start("run", &family(&world));
+    let child = world.pid("child");
+    kill(acting.guardian(), Signal::SIGSTOP).unwrap();
+    kill(acting.worker, Signal::SIGKILL).unwrap();
+    eventually("the worker is gone", || is_dead(acting.worker).then_some(()));
+    assert!(!is_dead(child));
+    assert!(!owner_is_dead(&world.run, acting.process), "its children live, so nobody may take its runs over");
+    kill(acting.guardian(), Signal::SIGCONT).unwrap();
+    acting.end();
+    assert!(owner_is_dead(&world.run, acting.process));
+    assert!(is_dead(child));
+}
+
+fn signals_are_passed_on_and_only_a_late_second_one_kills() {
+    let world = world();
+    let mut acting = world.start("stubborn", "sleep 1000");
+    assert_eq!(acting.line(), "ready");
+    kill(acting.guardian(), Signal::SIGTERM).unwrap();
+    assert_eq!(acting.line(), "heard SIGTERM");
+    kill(acting.guardian(), Signal::SIGHUP).unwrap();
+    assert_eq!(acting.line(), "heard SIGHUP", "an echo is passed on and kills nobody");
+    // What is tested is the pause itself.
+    sleep(Duration::from_millis(1100));
+    kill(acting.guardian(), Signal::SIGHUP).unwrap();
+    assert_eq!(acting.end().code(), Some(128 + libc::SIGTERM), "killed: 128 and the first signal");
+    world.assert_nothing_is_left();
+}
+
+/// Starts it as a shell does: in the foreground of a terminal of its own.
+fn on_a_terminal(world: &World, what: &str, argument: &str) -> (Child, BufReader<fs::File>, fs::File) {
+    let pty = nix::pty::openpty(None, None).unwrap();
+    let mut command = world.command(what, argument);
+    let ours = || Stdio::from(pty.slave.try_clone().unwrap());
+    command.stdin(ours()).stdout(ours()).stderr(ours());
+    // SAFETY: both calls may be made between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::setsid();
+            libc::ioctl(0, libc::TIOCSCTTY, 0);
+            Ok(())
+        });
+    }
+    let child = command.spawn().unwrap();
+    let master = fs::File::from(pty.master);
+    (child, BufReader::new(master.try_clone().unwrap()), master)
+}
+
+/// Reads until a line ends with this, and returns all lines.
+fn lines_until(said: &mut impl BufRead, last: &str) -> Vec<String> {
+    let mut lines = Vec::new();
+    while lines.last().is_none_or(|line: &String| !line.ends_with(last)) {
+        let mut line = String::new();
+        assert_ne!(said.read_line(&mut line).unwrap(), 0, "{lines:?}");
+        lines.push(line.trim_end().to_owned());
+    }
+    lines
+}
+
+fn ctrl_c_reaches_the_worker_once() {
+    let world = world();
+    let (mut guardian, mut said, mut keyboard) = on_a_terminal(&world, "stubborn", "sleep 1000");
+    let lines = lines_until(&mut said, "ready");
+    let worker = Pid::from_raw(lines[0].split_whitespace().nth(1).unwrap().parse().unwrap());
+    keyboard.write_all(b"\x03").unwrap();
+    lines_until(&mut said, "heard SIGINT");
+    // Had the guardian passed it on, the worker would tell by the time it has heard these two.
+    let mut heard = Vec::new();
+    for _ in 0..2 {
+        kill(Pid::from_raw(guardian.id().try_into().unwrap()), Signal::SIGUSR1).unwrap();
+        heard.extend(lines_until(&mut said, "heard SIGUSR1"));
+    }
+    assert!(!heard.iter().any(|line| line.ends_with("SIGINT")), "{heard:?}");
+    kill(worker, Signal::SIGKILL).unwrap();
+    assert_eq!(wait(&mut guardian).signal(), Some(libc::SIGKILL));
+    world.assert_nothing_is_left();
+}
+
+fn a_child_on_the_terminal_may_read_from_it() {
+    let world = world();
+    let script = "read answer; echo \"got $answer\"; [ -t 0 ] && [ -t 1 ] && echo it is a terminal";
+    let (mut guardian, mut said, mut keyboard) = on_a_terminal(&world, "terminal", script);
+    lines_until(&mut said, "ready");
+    keyboard.write_all(b"yes\n").unwrap();
+    // In a background group it would be stopped by SIGTTIN, and this would never come.
+    let lines = lines_until(&mut said, "it is a terminal");
+    assert!(lines.iter().any(|line| line == "got yes"), "{lines:?}");
+    assert_eq!(wait(&mut guardian).code(), Some(0));
+    world.assert_nothing_is_left();
+}
+
+fn removal_follows_no_link() {
+    let world = world();
+    let outside = world.file("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("precious"), "").unwrap();
+    let mut acting = world.start("run", "sleep 1000");
+    let private = world.run.join(acting.process.to_string());
+    symlink(&outside, private.join("link")).unwrap();
+    symlink(outside.join("precious"), world.shared.join(format!("vt_mt-{}-link", acting.process))).unwrap();
+    kill(acting.worker, Signal::SIGKILL).unwrap();
+    acting.end();
+    world.assert_nothing_is_left();
+    assert!(outside.join("precious").exists());
+
+    // The private directory itself swapped for a link.
+    let owner = Owner::take(&world.run).unwrap();
+    fs::remove_dir(&owner.private).unwrap();
+    symlink(&outside, &owner.private).unwrap();
+    drop(owner);
+    sweep(&world.run, &[]).unwrap();
+    assert!(outside.join("precious").exists());
+}
+
+fn only_our_marked_files_are_removed_from_a_shared_directory() {
+    let world = world();
+    let (process, other) = (ProcessId::generate(), ProcessId::generate());
+    let file = |name: String| {
+        let path = world.shared.join(name);
+        fs::write(&path, "").unwrap();
+        path
+    };
+    let ours = [file(format!("vt_mt-{process}-a-dune")), file(format!("bt_mt{process}"))];
+    let stay = [file(format!("vt_mt-{other}-a")), file(format!("vt_u1000-{process}")), file("vt_mt".to_owned())];
+    let directory = world.shared.join(format!("vt_mt-{process}-directory"));
+    fs::create_dir(&directory).unwrap();
+    let foreign = file(format!("vt_mt-{process}-foreign"));
+    let foreign = nix::unistd::geteuid().is_root().then_some(foreign);
+    if let Some(foreign) = &foreign {
+        std::os::unix::fs::chown(foreign, Some(65534), None).unwrap();
+    }
+    remove_marked(&world.shared, process).unwrap();
+    assert!(ours.iter().all(|path| !path.exists()));
+    assert!(stay.iter().chain([&directory]).chain(&foreign).all(|path| path.exists()));
+    assert!(remove_marked(&world.file("nowhere"), process).unwrap().is_empty());
+}
+
+fn two_sweeps_at_once_are_as_good_as_one() {
+    let world = world();
+    let dead: Vec<ProcessId> = (0..50).map(|_| Owner::take(&world.run).unwrap().process).collect();
+    let living = Owner::take(&world.run).unwrap();
+    let sweeps: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(|| sweep(&world.run, &[]).unwrap())).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(sweeps.iter().all(|swept| swept.problems.is_empty()), "{sweeps:?}");
+    assert!(dead.iter().all(|process| sweeps.iter().any(|swept| swept.process == *process)));
+    assert!(living.private.exists() && !owner_is_dead(&world.run, living.process));
+    assert_eq!(fs::read_dir(&world.run).unwrap().count(), 2, "the living owner's lock and directory");
+}
