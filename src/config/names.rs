@@ -116,11 +116,20 @@ impl Rule {
 
 /// Quoted, escaped, and not endless.
 pub(super) fn show(text: &str) -> String {
-    let mut shown: String = text.chars().take(80).flat_map(char::escape_default).collect();
+    let mut shown: String = text.chars().take(80).map(escape).collect();
     if text.chars().nth(80).is_some() {
         shown.push('…');
     }
     format!("\"{shown}\"")
+}
+
+/// Nothing that a terminal or a reader could take for something else.
+fn escape(character: char) -> String {
+    match character {
+        '"' | '\\' => character.escape_default().to_string(),
+        c if c.is_ascii_graphic() || c == ' ' => c.to_string(),
+        c => c.escape_default().to_string(),
+    }
 }
 
 fn describe(character: char) -> String {
