@@ -89,6 +89,12 @@ const VAULT_SERVER: Rule = Rule {
     longest: 1_024,
 };
 
+const LABEL: Rule = Rule {
+    kind: "an environment label",
+    expected: "letters, digits and . _ + -, a letter or digit first",
+    ..EXPERIMENT
+};
+
 impl Rule {
     fn check(&self, text: &str) -> Result<(), BadName> {
         match self.objection(text) {
@@ -186,6 +192,11 @@ fn check_node(text: &str) -> Result<(), BadName> {
 /// An experiment as the issuer knows it.
 pub(super) fn check_experiment(text: &str) -> Result<(), BadName> {
     EXPERIMENT.check(text)
+}
+
+/// `devEnvironmentLabel`, which becomes part of a job's name in a URL.
+pub(super) fn check_label(text: &str) -> Result<(), BadName> {
+    LABEL.check(text)
 }
 
 /// `ferry.serviceRole`: no configured service has it, so an underscore is fine.
