@@ -281,14 +281,15 @@ pub(super) fn label(
     sources: &mut GlobalSources,
     notes: &mut Notes<'_>,
 ) -> String {
-    let given = take(root, "devEnvironmentLabel", sources, notes, readers::optional_text).flatten();
-    match env.get(LABEL_VARIABLE) {
-        Some(label) => {
-            sources.insert("devEnvironmentLabel".to_owned(), Source::Environment(LABEL_VARIABLE.to_owned()));
-            label.to_owned()
-        }
-        None => given.unwrap_or_else(|| DEFAULT_LABEL.to_owned()),
+    let given = take(root, "devEnvironmentLabel", sources, notes, |v, n| checked(v, names::check_label, n)).flatten();
+    let Some(label) = env.get(LABEL_VARIABLE) else {
+        return given.unwrap_or_else(|| DEFAULT_LABEL.to_owned());
+    };
+    if let Err(bad) = names::check_label(label) {
+        notes.bad_variable(LABEL_VARIABLE, format!("{} is not {}: {}", bad.shown, bad.kind, bad.why), bad.expected);
     }
+    sources.insert("devEnvironmentLabel".to_owned(), Source::Environment(LABEL_VARIABLE.to_owned()));
+    label.to_owned()
 }
 
 /// `dbLocation` or `stateDir`, seen from the working directory.

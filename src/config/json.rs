@@ -85,7 +85,8 @@ fn scalar(word: &str, at: Position) -> Result<Kind, SyntaxError> {
         if let Ok(integer) = word.parse::<i128>() {
             return Some(Kind::Integer(integer));
         }
-        serde_json::from_str::<f64>(word).ok().map(Kind::Float)
+        // Rust's own parser takes more than JSON's numbers, but serde_json has seen the text, and is less exact.
+        word.parse::<f64>().ok().filter(|number| number.is_finite()).map(Kind::Float)
     };
     match word {
         "null" => Ok(Kind::Null),

@@ -23,6 +23,8 @@ mod mistake;
 mod names;
 mod node;
 mod options;
+#[cfg(test)]
+mod properties;
 mod readers;
 mod resolve;
 mod roles;

@@ -89,6 +89,12 @@ const VAULT_SERVER: Rule = Rule {
     longest: 1_024,
 };
 
+const LABEL: Rule = Rule {
+    kind: "an environment label",
+    expected: "letters, digits and . _ + -, a letter or digit first",
+    ..EXPERIMENT
+};
+
 impl Rule {
     fn check(&self, text: &str) -> Result<(), BadName> {
         match self.objection(text) {
@@ -116,11 +122,20 @@ impl Rule {
 
 /// Quoted, escaped, and not endless.
 pub(super) fn show(text: &str) -> String {
-    let mut shown: String = text.chars().take(80).flat_map(char::escape_default).collect();
+    let mut shown: String = text.chars().take(80).map(escape).collect();
     if text.chars().nth(80).is_some() {
         shown.push('…');
     }
     format!("\"{shown}\"")
+}
+
+/// Nothing that a terminal or a reader could take for something else.
+fn escape(character: char) -> String {
+    match character {
+        '"' | '\\' => character.escape_default().to_string(),
+        c if c.is_ascii_graphic() || c == ' ' => c.to_string(),
+        c => c.escape_default().to_string(),
+    }
 }
 
 fn describe(character: char) -> String {
@@ -177,6 +192,11 @@ fn check_node(text: &str) -> Result<(), BadName> {
 /// An experiment as the issuer knows it.
 pub(super) fn check_experiment(text: &str) -> Result<(), BadName> {
     EXPERIMENT.check(text)
+}
+
+/// `devEnvironmentLabel`, which becomes part of a job's name in a URL.
+pub(super) fn check_label(text: &str) -> Result<(), BadName> {
+    LABEL.check(text)
 }
 
 /// `ferry.serviceRole`: no configured service has it, so an underscore is fine.

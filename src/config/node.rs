@@ -3,6 +3,7 @@
 //! of our own that `section.rs` reads, and not a `serde_json::Value` given to a derived `Deserialize`.
 
 use super::mistake::Position;
+use super::names::show;
 
 /// Deeper nesting than this is refused, so that no reader of the tree can run out of stack.
 pub(super) const MAX_DEPTH: usize = 64;
@@ -119,7 +120,10 @@ fn walk<'a>(node: &'a Node, path: String, found: &mut Vec<Duplicate<'a>>) {
     }
 }
 
-/// `path.key`, or `key` at the top.
+/// `path.key`, or `key` at the top. A key that a message could not hold is quoted and escaped.
 pub(super) fn join(path: &str, key: &str) -> String {
+    let plain = !key.is_empty() && key.len() <= 80 && key.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
+    let shown = if plain { String::new() } else { show(key) };
+    let key = if plain { key } else { &shown };
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }

@@ -122,12 +122,12 @@ impl Missing {
     pub fn note(self, notes: &mut Notes<'_>) {
         for ((key, instead), services) in self.0 {
             let who = match services.as_slice() {
-                [one] => one.clone(),
-                [first, rest @ ..] => format!("{first} and {} more", rest.len()),
+                [one] => format!("{one} needs it"),
+                [first, rest @ ..] => format!("{first} and {} more need it", rest.len()),
                 [] => continue,
             };
             let expected = format!("{key} for all roles, or {instead} in each role that needs it");
-            notes.mistake(codes::MISSING, None, key, format!("is missing, and {who} needs it"), &expected);
+            notes.mistake(codes::MISSING, None, key, format!("is missing, and {who}"), &expected);
         }
     }
 }
