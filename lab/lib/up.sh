@@ -10,6 +10,7 @@ cmd_up() {
       *) die "up: unknown option '$option'; known: --with-parent PID" ;;
     esac
   done
+  [ -z "${LAB_MT:-}" ] || [ -f "$LAB_MT" ] || die "up: there is no file '$LAB_MT', which LAB_MT names"
   require_installed
   require_namespaces
   claim_directory
