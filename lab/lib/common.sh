@@ -32,7 +32,8 @@ if [ "$(id -u)" = 0 ]; then AS_ROOT=1 CLIENT=$ROOT_CLIENT; else AS_ROOT="" CLIEN
 VENV=$(find_venv)
 PATH=$PATH:/usr/sbin:/sbin:/usr/local/sbin
 
-is_lab() { [ -f "$LAB/.mt-lab" ] && [ -O "$LAB" ]; }
+# Not through a link: /tmp is everybody's.
+is_lab() { [ ! -L "$LAB" ] && [ -f "$LAB/.mt-lab" ] && [ -O "$LAB" ]; }
 require_up() { { is_lab && alive holder; } || die "no laboratory is up in $LAB. Run:  $TOP/lab up"; }
 milliseconds() { local t=${EPOCHREALTIME/./}; printf '%s' "$((t / 1000))"; }
 

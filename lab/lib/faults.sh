@@ -11,14 +11,16 @@ nodeN: hostkey
 each: ok"
 
 signal_service() { # pause|resume|kill NAME
-  local pid
+  local pid name=${2:-}
   require_up
-  case ${2:-} in '' | holder | watcher) ;; *) pid=$(pid_of "$2") ;; esac
-  [ -n "${pid:-}" ] || die "$1: no such service '${2:-}'; there are $(cd "$LAB/pid" && printf '%s ' * | sed 's/holder //; s/watcher //')"
+  case $name in holder | watcher) name="" ;; esac
+  { [ -n "$name" ] && [ -e "$LAB/pid/$name" ]; } ||
+    die "$1: no such service '${2:-}'; there are $(cd "$LAB/pid" && printf '%s ' * | sed 's/holder //; s/watcher //')"
+  pid=$(pid_of "$name") || die "$1: $name is not running"
   case $1 in
     pause) kill -STOP "$pid"; wait_for_state "$pid" T ;;
     resume) kill -CONT "$pid" ;;
-    kill) kill -9 "$pid"; while pid_of "$2" >/dev/null; do sleep 0.005; done; rm -f "$LAB/pid/$2" ;;
+    kill) kill -9 "$pid"; while pid_of "$name" >/dev/null; do sleep 0.005; done ;;
   esac
 }
 

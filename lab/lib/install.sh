@@ -34,6 +34,10 @@ missing_packages() {
   comm -23 "$1/want" "$1/have" | paste -sd' '
 }
 
+# Bind mounts need something to lie on; a bare image may lack it.
+MOUNT_POINTS="/etc/hosts /etc/ssh/ssh_config.d"
+mount_point_missing() { local place; for place in $MOUNT_POINTS; do [ -e "$place" ] || return 0; done; return 1; }
+
 account_missing() { [ "$(id -u)" = 0 ] && ! getent passwd "$ROOT_CLIENT" >/dev/null; }
 
 # Packages of daemons start them, now and at the next boot. Neither is wanted: the laboratory starts its own.
@@ -83,9 +87,9 @@ cmd_install() {
   command -v apt-get >/dev/null || die "install: this machine has no apt-get. Install the equivalents of: $(echo "$APT_PACKAGES" | tr -s ' \n' ' ')"
   scratch=$(mktemp -d) || return 1
   missing=$(missing_packages "$scratch"); rm -rf "$scratch"
-  if [ -n "$missing" ] || account_missing; then
+  if [ -n "$missing" ] || account_missing || mount_point_missing; then
     if [ "$(id -u)" != 0 ]; then
-      sudo -n true 2>/dev/null || die "install: these packages are missing: $missing. Run this once as root:  sudo '$TOP/lab' install"
+      sudo -n true 2>/dev/null || die "install: missing: ${missing:-a mount point among $MOUNT_POINTS}. Run this once as root:  sudo '$TOP/lab' install"
       sudo -n "$TOP/lab" install || return 1
     else
       if [ -n "$missing" ]; then
@@ -93,6 +97,8 @@ cmd_install() {
         # shellcheck disable=SC2086  # a list of names
         apt_install $missing || die "install: apt-get failed, see above"
       fi
+      [ -e /etc/hosts ] || echo "127.0.0.1 localhost" >/etc/hosts
+      mkdir -p /etc/ssh/ssh_config.d
       # Root's laboratory runs its client as this account, because mt refuses to act as root.
       getent passwd "$ROOT_CLIENT" >/dev/null || useradd --system --create-home --shell /bin/bash -p '*' "$ROOT_CLIENT" || return 1
     fi
@@ -110,7 +116,8 @@ require_installed() {
   done
   [ -z "$missing" ] || die "not installed:$missing. Run:  $TOP/lab install"
   # shellcheck disable=SC2153  # set in common.sh
-  [ -e "$VENV/.complete" ] || [ -n "${LAB_VENV:-}" ] || die "no Python environment in $VENV. Run:  $TOP/lab install"
+  [ -e "$VENV/.complete" ] || [ -x "${LAB_VENV:-}/bin/htgettoken" ] || die "no Python environment in $VENV. Run:  $TOP/lab install"
+  mount_point_missing && die "one of $MOUNT_POINTS is missing. Run:  $TOP/lab install"
   account_missing && die "the account $ROOT_CLIENT does not exist. Run:  $TOP/lab install"
   return 0
 }

@@ -10,6 +10,7 @@ cmd_up() {
       *) die "up: unknown option '$option'; known: --with-parent PID" ;;
     esac
   done
+  [ -z "${LAB_MT:-}" ] || [ -f "$LAB_MT" ] || die "up: there is no file '$LAB_MT', which LAB_MT names"
   require_installed
   require_namespaces
   claim_directory
@@ -36,7 +37,7 @@ claim_directory() {
     cmd_down --purge >/dev/null
   fi
   umask 022
-  { mkdir -p "$LAB" && [ -O "$LAB" ] && chmod 755 "$LAB" && : >"$LAB/.mt-lab"; } || die "cannot make $LAB"
+  { mkdir -p "$LAB" && [ ! -L "$LAB" ] && [ -O "$LAB" ] && chmod 755 "$LAB" && : >"$LAB/.mt-lab"; } || die "cannot make $LAB a directory of this user"
   if [ -n "$AS_ROOT" ] && ! setpriv --reuid="$CLIENT" --regid="$CLIENT" --clear-groups test -x "$LAB/."; then
     rm -f "$LAB/.mt-lab"; rmdir "$LAB"
     die "the account $CLIENT cannot reach $LAB: a directory above it is closed to others. Set LAB to a directory under /tmp or /var/tmp."
@@ -193,7 +194,7 @@ cmd_status() {
     name=${file##*/}
     if pid=$(pid_of "$name"); then
       case $(ps -o stat= -p "$pid") in T*) say "$name paused (pid $pid)"; code=1 ;; *) say "$name up (pid $pid)" ;; esac
-    else say "$name DEAD"; code=1; fi
+    else say "$name dead"; code=1; fi
   done
   return $code
 }
