@@ -14,6 +14,7 @@
 //! | [`cli`] | one file per subcommand; prints, never decides |
 //! | [`explain`] | what every error code means and what to do about it |
 
+pub mod acting;
 pub mod cli;
 pub mod config;
 pub mod explain;

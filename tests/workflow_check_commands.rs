@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use managed_tokens::cli::output::OutputFormat;
 use managed_tokens::cli::workflow::{Around, WorkflowCommand, run};
 use managed_tokens::steps::catalog::{SHIPPED, ShippedActions};
 use managed_tokens::workflow::definition::{Library, Overrides};
@@ -13,6 +14,8 @@ use managed_tokens::workflow::definition::{Library, Overrides};
 struct Line {
     #[command(subcommand)]
     command: WorkflowCommand,
+    #[arg(long, global = true, value_enum, default_value_t)]
+    output: OutputFormat,
 }
 
 struct Ran {
@@ -24,7 +27,7 @@ struct Ran {
 fn mt_with(directory: &Path, overrides: Result<Overrides, String>, words: &[&str]) -> Ran {
     let line = <Line as clap::Parser>::try_parse_from([&["workflow"], words].concat()).unwrap();
     let library = Library::new(directory, SHIPPED);
-    let around = Around { library: &library, catalog: &ShippedActions, overrides, colour: false };
+    let around = Around { library: &library, catalog: &ShippedActions, overrides, colour: false, output: line.output };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let exit = run(&line.command, &around, &mut out, &mut err).unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap().replace(&directory.display().to_string(), "[DIR]");

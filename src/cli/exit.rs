@@ -48,6 +48,11 @@ impl ExitCode {
         Self::Terminated,
     ];
 
+    /// The code with this number, if there is one.
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.number() == number)
+    }
+
     /// The number the parent process sees.
     pub fn number(self) -> u8 {
         self as u8

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use super::output::{OutputFormat, SCHEMA_VERSION};
 use crate::workflow::definition::{
     Catalog, Diagnostic, Format, Found, Library, Listed, Overrides, Workflow, effective, printable, render, show,
 };
@@ -14,19 +15,11 @@ use crate::workflow::duration;
 #[derive(Subcommand, Clone, Debug)]
 pub enum WorkflowCommand {
     /// The workflows that can be run, and where each comes from.
-    List(ListArgs),
+    List,
     /// Draw what a workflow will do.
     Show(ShowArgs),
     /// Name every mistake in workflow files, with its line.
     Check(CheckArgs),
-}
-
-/// `mt workflow list`.
-#[derive(Args, Clone, Debug)]
-pub struct ListArgs {
-    /// How to print.
-    #[arg(long, value_enum, default_value_t)]
-    pub output: OutputFormat,
 }
 
 /// `mt workflow show`.
@@ -49,21 +42,6 @@ pub struct CheckArgs {
     /// Names of workflows or paths; without any, all workflows of `mt workflow list`.
     #[arg(value_name = "NAME|FILE")]
     pub workflows: Vec<String>,
-    /// How to print.
-    #[arg(long, value_enum, default_value_t)]
-    pub output: OutputFormat,
-}
-
-/// `--output`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    /// For people.
-    #[default]
-    Table,
-    /// One JSON document.
-    Json,
-    /// One JSON object a line.
-    Ndjson,
 }
 
 /// `--format` of `show`.
@@ -88,10 +66,9 @@ pub struct Around<'a> {
     pub overrides: Result<Overrides, String>,
     /// Is stdout a terminal, and `NO_COLOR` not set?
     pub colour: bool,
+    /// `--output`.
+    pub output: OutputFormat,
 }
-
-/// The version of the JSON that is printed.
-const SCHEMA_VERSION: u32 = 1;
 
 /// The exit code of an invalid workflow.
 const INVALID: u8 = 20;
@@ -102,7 +79,7 @@ const INVALID: u8 = 20;
 /// `out` or `err` cannot be written.
 pub fn run(command: &WorkflowCommand, around: &Around<'_>, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
     match command {
-        WorkflowCommand::List(args) => list(args, around, out),
+        WorkflowCommand::List => list(around, out),
         WorkflowCommand::Show(args) => draw(args, around, out, err),
         WorkflowCommand::Check(args) => check(args, around, out),
     }
@@ -159,9 +136,9 @@ fn step_name(step: &crate::workflow::definition::Step) -> String {
     step.name.to_string()
 }
 
-fn list(args: &ListArgs, around: &Around<'_>, out: &mut dyn Write) -> io::Result<u8> {
+fn list(around: &Around<'_>, out: &mut dyn Write) -> io::Result<u8> {
     let rows: Vec<_> = around.library.list().iter().map(|listed| Row::of(listed, around.catalog)).collect();
-    match args.output {
+    match around.output {
         OutputFormat::Table => {
             let cells = rows.iter().map(|row| {
                 let from = match (row.file.as_deref().map(printable), row.overrides_shipped) {
@@ -240,7 +217,7 @@ fn check(args: &CheckArgs, around: &Around<'_>, out: &mut dyn Write) -> io::Resu
             Err(diagnostics) => all.extend(diagnostics),
         }
     }
-    match args.output {
+    match around.output {
         OutputFormat::Table => {
             out.write_all(render(&all, around.colour).as_bytes())?;
             for (found, workflow) in &fine {

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeSet;
 
+use serde::Serialize;
+
 use super::action::{ActionInfo, ProductState, Success};
 use super::event::AttemptOutcome;
 use super::id::{Product, RunId, StepName, TargetName};
@@ -13,7 +15,8 @@ use super::run::{StepState, TargetState};
 use super::status::{MachineStatus, StepStatus};
 
 /// What is done with a target, a step or a machine of an earlier session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum What {
     /// Its outcome stands; its product, if needed, is taken over.
     Reuse,

@@ -137,11 +137,21 @@ pub async fn drive(recorder: Arc<Recorder>, plan: SessionPlan) -> Result<Session
 
     // The deadline stops machines, not notifications: these have the reserve to themselves.
     let finally_over = Over::at(deadline - AFTER_FINALLY.min(workflow.reserve / 2), stop);
-    for step in &workflow.finally {
+    let planned = |step: &&Step| session.recorder.with(|s| s.run.steps.iter().any(|known| known.name == step.name));
+    for step in workflow.finally.iter().filter(planned) {
         session.finally(step, &finally_over, deadline).await?;
     }
     let end = if finally_over.why() == Some(Why::Stopped) { SessionEnd::Interrupted } else { SessionEnd::Finished };
     session.end(end).await
+}
+
+/// What a new session would do with a machine, step by step: what `--explain` prints is what [`drive`] does.
+pub fn plan_of(
+    steps: &[Step],
+    machine: &super::run::Machine,
+    actions: &BTreeMap<StepName, Arc<dyn Action>>,
+) -> Vec<super::resume::StepPlan> {
+    super::resume::plan(&machine::facts(steps, machine, actions, &BTreeSet::new()))
 }
 
 impl Session {

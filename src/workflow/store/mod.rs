@@ -39,5 +39,5 @@ pub use keys::{Shelf, Tree, of_run};
 pub use open::MIN_FREE;
 pub use retention::{PruneReport, Retention};
 pub use state_dir::StateDir;
-pub use tx::Tx;
+pub use tx::{Tx, hash_of_definition};
 pub use view::{Found, KnownUid, SHORTEST_PREFIX, View};

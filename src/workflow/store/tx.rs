@@ -21,6 +21,11 @@ pub struct Tx<'a> {
     view: View<'a>,
 }
 
+/// The hash under which a definition is kept: sha256 of its text, in hex.
+pub fn hash_of_definition(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl<'a> Deref for Tx<'a> {
     type Target = View<'a>;
 
@@ -63,7 +68,7 @@ impl<'a> Tx<'a> {
     /// Keeps the text of a definition and gives its hash (sha256, hex). Kept once however often it is put; removed by
     /// pruning when no run names it, so put it in the same write as the run.
     pub fn put_definition(&mut self, text: &str) -> Result<String, StoreError> {
-        let hash: String = Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hash_of_definition(text);
         if self.definition(&hash)?.is_none() {
             self.record_as(Tree::Meta, &keys::definition(&hash), &text)?;
         }

@@ -1,0 +1,420 @@
+//! One session of a run, from the store's first record to the last line on stderr.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::acting::outbox::{MailsInMemory, Reports, SessionOutbox};
+use crate::acting::signals::Stop;
+use crate::acting::site::Site;
+use crate::acting::worker::{Places, Worker, raise_open_files};
+use crate::acting::{here, history, uids};
+use crate::cli::error::{Failed, codes};
+use crate::cli::exit::ExitCode;
+use crate::cli::output::Style;
+use crate::cli::progress::{Live, ProgressView};
+use crate::cli::runs_show::RunView;
+use crate::cli::{runs, summary};
+use crate::config::Service;
+use crate::guardian;
+use crate::steps::{self, Setup, World};
+use crate::workflow::action::Action;
+use crate::workflow::definition::{Interrupted, Mode, Step, Workflow};
+use crate::workflow::driver::{self, SessionPlan};
+use crate::workflow::event::{PlannedStep, RunCreated, Selection, SessionEnd};
+use crate::workflow::id::{ProcessId, RunId, StepName, Subject};
+use crate::workflow::lease::Leases;
+use crate::workflow::recorder::{Epilogue, Observer, Recorder};
+use crate::workflow::run::RunState;
+use crate::workflow::session::{self, CutOff, IsDead, Wanted};
+use crate::workflow::status::RunStatus;
+use crate::workflow::store::{Access, Retention, Store, View, hash_of_definition};
+
+/// How far back a start looks for runs that were cut off.
+const LOOK_BACK: usize = 200;
+
+/// Runs younger than this are kept, and always the newest [`runs::LEAST_RUNS`].
+pub const KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Redrawn so often on a terminal.
+const REDRAW: Duration = Duration::from_millis(100);
+
+/// What is told to whom.
+#[derive(Clone, Debug, Default)]
+pub struct Notices {
+    /// `--no-notify`.
+    pub off: bool,
+    /// `--admin`: instead of the configured addresses.
+    pub admin: Option<String>,
+}
+
+/// What a run is made of.
+pub struct Order {
+    /// The workflow with the values that are in force.
+    pub workflow: Workflow,
+    /// What was selected, for the record.
+    pub selection: Selection,
+    /// The selected services.
+    pub services: Vec<Service>,
+    /// The mode.
+    pub mode: Mode,
+    /// Never resume in place of starting.
+    pub fresh: bool,
+    /// What is told to whom.
+    pub notices: Notices,
+}
+
+/// A worker with its store, ready to run sessions.
+pub struct Launcher {
+    site: Site,
+    worker: Worker,
+    store: Option<Store>,
+    /// Why there is no store.
+    unusable: Option<String>,
+    stop: Stop,
+}
+
+impl Launcher {
+    /// Opens the store; without one everything goes on unrecorded. Inside the runtime.
+    pub async fn new(site: Site, worker: Worker) -> Result<Self, Failed> {
+        raise_open_files();
+        let stop = Stop::listen().map_err(|e| unexpected("listen for signals", &e))?;
+        let (store, unusable) = match &worker.places.state {
+            Err(why) => (None, Some(why.to_string())),
+            Ok(state) => {
+                let state = state.clone();
+                match blocking(move || Store::open(&state, Access::ReadWrite)).await? {
+                    Ok(store) => (Some(store), None),
+                    Err(error) => (None, Some(format!("{error} [{}]", error.code()))),
+                }
+            }
+        };
+        if let Some(why) = &unusable {
+            tracing::error!("the store cannot be used; the work is done and not recorded: {why}");
+        }
+        Ok(Self { site, worker, store, unusable, stop })
+    }
+
+    /// The store, if it can be used.
+    pub fn store(&self) -> Result<&Store, Failed> {
+        self.store.as_ref().ok_or_else(|| {
+            let why = self.unusable.clone().unwrap_or_default();
+            Failed::new(crate::workflow::store::IO, format!("the store cannot be used: {why}"))
+                .exit(ExitCode::StoreUnusable)
+        })
+    }
+
+    /// The configuration and the process around it.
+    pub fn site(&self) -> &Site {
+        &self.site
+    }
+
+    /// Whether a process is gone with all its children.
+    pub fn is_dead(&self) -> IsDead {
+        let run = self.worker.places.run.clone();
+        Arc::new(move |process: ProcessId| guardian::owner_is_dead(&run, process))
+    }
+
+    /// Starts a run, or resumes the one that was cut off in its place.
+    pub async fn start(&self, order: Order) -> Result<ExitCode, Failed> {
+        let subjects: Vec<Subject> = order.services.iter().map(|s| Subject::new(s.name.as_str())).collect();
+        if let Some(cut_off) = self.cut_off(&order).await? {
+            let same = format!("resuming run {} in place of a new one", cut_off.id);
+            tracing::info!("{same}");
+            let state = self.claim(cut_off.id, "resume").await;
+            match state {
+                Ok(state) => return self.session(state, order).await,
+                // Somebody was quicker; a new run is as good.
+                Err(failed) => tracing::info!("{}", failed.message),
+            }
+        }
+        let by = here::session(self.worker.owner.process, self.worker.trigger.clone());
+        let created = RunCreated {
+            id: RunId::generate(),
+            workflow: order.workflow.name.clone(),
+            definition: hash_of_definition(&order.workflow.source),
+            for_each: order.workflow.for_each,
+            mode: order.mode,
+            selection: order.selection.clone(),
+            subjects,
+            steps: order.workflow.steps.iter().map(planned).collect(),
+            finally: order.workflow.finally.iter().map(planned).collect(),
+        };
+        let state = match &self.store {
+            None => session::begin(created, by).0,
+            Some(store) => {
+                match session::create(store, created.clone(), order.workflow.source.clone(), by.clone()).await {
+                    Ok(state) => state,
+                    Err(error) => {
+                        tracing::error!(code = %error.code(), "the store cannot be used; the work is done and not recorded: {error}");
+                        return self.unrecorded(session::begin(created, by).0, order, error.to_string()).await;
+                    }
+                }
+            }
+        };
+        self.session(state, order).await
+    }
+
+    /// The interrupted run to resume in place of a new one; any other is named in the log.
+    async fn cut_off(&self, order: &Order) -> Result<Option<crate::workflow::run::Run>, Failed> {
+        let Some(store) = &self.store else { return Ok(None) };
+        let resume = !order.fresh && matches!(order.mode, Mode::Normal | Mode::Test);
+        let wanted = Wanted {
+            workflow: order.workflow.name.clone(),
+            selection: order.selection.clone(),
+            mode: order.mode,
+            within: match order.workflow.interrupted {
+                Interrupted::ResumeWithin(age) if resume => Some(age),
+                Interrupted::ResumeWithin(_) | Interrupted::Supersede => None,
+            },
+            look_back: LOOK_BACK,
+        };
+        let is_dead = self.is_dead();
+        let found = store
+            .read(move |view| session::cut_off(view, &wanted, &*is_dead, Timestamp::now()))
+            .await
+            .and_then(|found| found);
+        let found: Vec<CutOff> = match found {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::error!(code = %error.code(), "cannot look for interrupted runs: {error}");
+                return Ok(None);
+            }
+        };
+        let (mut resumable, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|c| c.resumable);
+        if !others.is_empty() {
+            let ids: Vec<String> = others.iter().map(|c| c.run.id.to_string()).collect();
+            tracing::info!(runs = %ids.join(" "), "interrupted runs are left as they are: mt runs resume ID");
+        }
+        Ok(if resumable.is_empty() { None } else { Some(resumable.remove(0).run) })
+    }
+
+    /// Claims a run for this process.
+    pub async fn claim(&self, run: RunId, trigger: &str) -> Result<RunState, Failed> {
+        let trigger = format!("{} ({trigger})", self.worker.trigger);
+        let by = here::session(self.worker.owner.process, trigger);
+        session::claim(self.store()?, run, by, self.is_dead()).await.map_err(|e| runs::of_claim(&e))
+    }
+
+    /// Drives one session of a claimed or new run, and says how it ended.
+    pub async fn session(&self, state: RunState, order: Order) -> Result<ExitCode, Failed> {
+        self.drive(state, order, self.unusable.clone()).await
+    }
+
+    async fn unrecorded(&self, state: RunState, order: Order, why: String) -> Result<ExitCode, Failed> {
+        self.drive(state, order, Some(why)).await
+    }
+
+    async fn drive(&self, state: RunState, order: Order, unusable: Option<String>) -> Result<ExitCode, Failed> {
+        let store = if unusable.is_some() { None } else { self.store.clone() };
+        let places = &self.worker.places;
+        let known = history::known(store.as_ref(), places, &state.run).await;
+        let reports = Arc::new(Reports::new(&self.site.config, &order.notices, state.run.mode));
+        let memory = Arc::new(MailsInMemory::default());
+        let outbox = Arc::new(SessionOutbox::new(store.clone(), memory.clone(), self.is_dead()));
+        let world = Arc::new(World::new(Setup {
+            process: self.worker.owner.process,
+            private: self.worker.owner.private.clone(),
+            state: places.configured.clone(),
+            environment: steps::environment::Snapshot::of_process(),
+            own_uid: nix::unistd::geteuid().as_raw(),
+            services: order.services.iter().map(|s| (s.clone(), known.uid(s))).collect(),
+            expiries: known.expiries,
+            email: self.site.config.email.clone(),
+            outbox: Some(outbox),
+        }));
+        let actions = actions(&order.workflow, &world)?;
+        let live = live(&state, &order.workflow);
+        let observer = observer(live.clone(), reports.clone(), memory);
+        let run = state.run.id;
+        let recorder = Arc::new(match (&store, &unusable) {
+            (Some(store), None) => {
+                let epilogue: Arc<dyn Epilogue> = reports;
+                Recorder::new(state, Some(store.clone()), Some(epilogue), Some(observer))
+            }
+            (_, why) => {
+                let why = why.clone().unwrap_or_else(|| "there is no store".to_owned());
+                Recorder::unrecorded(state, why, Some(observer))
+            }
+        });
+        let plan = SessionPlan {
+            workflow: Arc::new(order.workflow),
+            actions,
+            configured: order.services.iter().map(|s| Subject::new(s.name.as_str())).collect::<BTreeSet<_>>(),
+            newer: known.newer,
+            leases: Leases::new(&places.leases),
+            stop: self.stop.token(),
+        };
+        let ticker = live.clone().map(|live| tokio::spawn(tick(live)));
+        let ended = driver::drive(recorder.clone(), plan).await;
+        if let Some(ticker) = ticker {
+            ticker.abort();
+        }
+        if let Some(live) = live.and_then(|live| live.lock().unwrap_or_else(PoisonError::into_inner).take()) {
+            live.finish();
+        }
+        let end = ended.map_err(|e| Failed::new(codes::UNEXPECTED, e.to_string()))?;
+        let recorded = recorder.why_unrecorded().is_none();
+        if recorded {
+            self.after(store.as_ref()).await;
+        }
+        let state = recorder.with(Clone::clone);
+        Ok(self.close(store.as_ref(), run, state, end, recorded).await)
+    }
+
+    /// Old runs go when a run has ended.
+    async fn after(&self, store: Option<&Store>) {
+        let Some(store) = store.cloned() else { return };
+        let is_dead = self.is_dead();
+        let is_live =
+            move |run: &crate::workflow::run::Run| session::open_session(run).is_some_and(|s| !is_dead(s.by.process));
+        let pruned =
+            blocking(move || store.prune(Retention { keep: KEEP, min_runs: runs::LEAST_RUNS }, false, is_live)).await;
+        match pruned {
+            Ok(Ok(report)) if report.runs.is_empty() => {}
+            Ok(Ok(report)) => tracing::info!(runs = report.runs.len(), "removed old runs"),
+            Ok(Err(error)) => tracing::warn!(code = %error.code(), "cannot remove old runs: {error}"),
+            Err(failed) => tracing::warn!("cannot remove old runs: {}", failed.message),
+        }
+    }
+
+    async fn close(
+        &self,
+        store: Option<&Store>,
+        run: RunId,
+        state: RunState,
+        end: SessionEnd,
+        recorded: bool,
+    ) -> ExitCode {
+        let prefix = match store {
+            Some(store) if recorded => {
+                let read = store.read(move |view: &View<'_>| view.shortest_prefix(run)).await;
+                read.and_then(|p| p).unwrap_or_else(|_| run.to_string())
+            }
+            Some(_) | None => run.to_string(),
+        };
+        let stopped_by = match end {
+            SessionEnd::Interrupted => self.stop.by(),
+            SessionEnd::Finished | SessionEnd::Cancelled | SessionEnd::Lost => None,
+        };
+        let code = ExitCode::of_run(state.run.status, &state.run.tally, recorded, stopped_by);
+        let view = RunView {
+            state,
+            owner_alive: true,
+            prefix,
+            others: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            told: BTreeMap::new(),
+        };
+        let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
+        let viewer = crate::cli::output::Viewer { style: Style::stderr(), ..runs::viewer() };
+        summary::print_closing(&view, terminal, code, recorded, &viewer);
+        code
+    }
+
+    /// The last thing.
+    pub fn leave(self) {
+        if let Some(store) = self.store {
+            store.close();
+        }
+        self.worker.owner.leave();
+    }
+}
+
+type SharedLive = Arc<Mutex<Option<Live>>>;
+
+/// Live progress, on a terminal alone.
+fn live(state: &RunState, workflow: &Workflow) -> Option<SharedLive> {
+    if !std::io::IsTerminal::is_terminal(&std::io::stderr()) || !matches!(state.run.mode, Mode::Normal | Mode::Test) {
+        return None;
+    }
+    let tries = workflow.steps.iter().map(|s| (s.name.clone(), s.retry.times + 1)).collect();
+    let prefix = state.run.id.to_string()[..crate::workflow::store::SHORTEST_PREFIX].to_owned();
+    let view = ProgressView::of(state, prefix, Timestamp::now()).with_tries(tries);
+    Some(Arc::new(Mutex::new(Some(Live::start(view, Style::stderr())))))
+}
+
+async fn tick(live: SharedLive) {
+    let mut every = tokio::time::interval(REDRAW);
+    loop {
+        every.tick().await;
+        if let Some(live) = live.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            live.tick(Timestamp::now());
+        }
+    }
+}
+
+fn observer(live: Option<SharedLive>, reports: Arc<Reports>, memory: Arc<MailsInMemory>) -> Observer {
+    Arc::new(move |event, state| {
+        if let Some(live) = &live
+            && let Some(live) = live.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
+        {
+            live.update(event, state, event.at);
+        }
+        crate::acting::log::event(event, state);
+        reports.prepare_in_memory(event, state, &memory);
+    })
+}
+
+/// The action of every step.
+pub fn actions(workflow: &Workflow, world: &Arc<World>) -> Result<BTreeMap<StepName, Arc<dyn Action>>, Failed> {
+    let steps = workflow.steps.iter().chain(&workflow.finally);
+    steps
+        .map(|step| match steps::build(step, world) {
+            Ok(action) => Ok((step.name.clone(), action)),
+            Err(error) => {
+                Err(Failed::new(codes::UNEXPECTED, format!("step {}: {error}", step.name)).exit(ExitCode::Invalid))
+            }
+        })
+        .collect()
+}
+
+/// What the record keeps of a step's declaration.
+pub fn planned(step: &Step) -> PlannedStep {
+    PlannedStep {
+        name: step.name.clone(),
+        action: step.action.name.clone(),
+        per: step.per,
+        counts_as: step.counts_as,
+        on_failure: step.on_failure,
+    }
+}
+
+/// Work that blocks, off the runtime's threads.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failed> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Failed::new(codes::UNEXPECTED, format!("a thread died: {e}")))
+}
+
+fn unexpected(doing: &str, error: &std::io::Error) -> Failed {
+    Failed::new(codes::UNEXPECTED, format!("cannot {doing}: {error}"))
+}
+
+/// Runs that ended badly and can be resumed: the newest of each workflow, if it did.
+pub fn is_failed(status: RunStatus) -> bool {
+    match status {
+        RunStatus::Partial | RunStatus::Failed | RunStatus::TimedOut => true,
+        RunStatus::Running
+        | RunStatus::Succeeded
+        | RunStatus::Interrupted
+        | RunStatus::Cancelled
+        | RunStatus::Superseded
+        | RunStatus::Skipped => false,
+    }
+}
+
+/// The UIDs where the store cannot say.
+pub fn uids_beside(places: &Places) -> BTreeMap<String, u32> {
+    let path = match &places.state {
+        Ok(state) => state.uids_json(),
+        Err(_) => places.configured.join("uids.json"),
+    };
+    match uids::read(&path) {
+        Ok(uids) => uids,
+        Err(error) => {
+            tracing::warn!("cannot read {}: {error}", path.display());
+            BTreeMap::new()
+        }
+    }
+}

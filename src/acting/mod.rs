@@ -1,0 +1,24 @@
+//! What commands that act have in common, from the configuration to the last record of a session.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `site` | the configuration and the state directory |
+//! | `worker` | from a command to a guarded process with private directories |
+//! | `launch` | one session of a run: made or claimed, driven, closed |
+//! | `effective` | the configuration's values laid over the workflow's |
+//! | `history`, `uids` | what a session takes from earlier ones |
+//! | `outbox` | what people are told, kept in the store |
+//! | `explain` | a session that is only thought through |
+//! | `here`, `signals`, `log` | this process, what stops it, what it says |
+
+pub mod effective;
+pub mod explain;
+pub mod here;
+pub mod history;
+pub mod launch;
+pub mod log;
+pub mod outbox;
+pub mod signals;
+pub mod site;
+pub mod uids;
+pub mod worker;

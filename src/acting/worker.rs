@@ -1,0 +1,105 @@
+//! From a command to an acting process: not root, private, guarded, and clean after those who died.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::error::{Failed, codes};
+use crate::guardian::{self, Owner};
+use crate::private_dir;
+use crate::workflow::code::Code;
+use crate::workflow::store::StateDir;
+
+use super::here;
+
+/// A worker under its guardian.
+pub struct Worker {
+    /// This process: its id and private directory.
+    pub owner: Owner,
+    /// Who asked for it.
+    pub trigger: String,
+    /// Where everything of this process is.
+    pub places: Places,
+}
+
+/// Why the state directory cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{why} [{code}]")]
+pub struct Unusable {
+    /// What `mt explain` knows about it.
+    pub code: Code,
+    /// Why.
+    pub why: String,
+}
+
+/// The directories of a worker.
+#[derive(Debug)]
+pub struct Places {
+    /// The state directory, or why it cannot be used.
+    pub state: Result<StateDir, Unusable>,
+    /// As configured.
+    pub configured: PathBuf,
+    /// Private directories and owner locks.
+    pub run: PathBuf,
+    /// Leases.
+    pub leases: PathBuf,
+}
+
+impl Worker {
+    /// Forks: the caller goes on as the worker. No thread may exist yet. Where the state directory cannot be used, the
+    /// private directories and leases are in memory: tokens are pushed all the same.
+    pub fn enter(state_dir: &Path) -> Result<Self, Failed> {
+        guardian::refuse_root(state_dir).map_err(|e| Failed::new(e.code(), e.to_string()))?;
+        let trigger = here::trigger();
+        let (places, owner) = match StateDir::create(state_dir).map(|state| (take(state.path()), state)) {
+            Ok((Ok(owner), state)) => (Places::new(Ok(state.clone()), state_dir, state.path()), owner),
+            Ok((Err(why), _)) => fall_back(Unusable { code: why.code(), why: why.to_string() }, state_dir)?,
+            Err(error) => fall_back(Unusable { code: error.code(), why: error.to_string() }, state_dir)?,
+        };
+        let owner = guardian::enter(owner).map_err(|e| Failed::new(e.code(), e.to_string()))?;
+        for swept in guardian::sweep(&places.run, &[PathBuf::from("/tmp")]).unwrap_or_default() {
+            tracing::info!(process = %swept.process, ended = swept.ended, files = swept.files.len(), "cleaned up after a process that died");
+            for problem in &swept.problems {
+                tracing::warn!(code = %guardian::LEFTOVERS, "{problem}");
+            }
+        }
+        Ok(Self { owner, trigger, places })
+    }
+}
+
+impl Places {
+    fn new(state: Result<StateDir, Unusable>, configured: &Path, base: &Path) -> Self {
+        Self { state, configured: configured.to_owned(), run: base.join("run"), leases: base.join("leases") }
+    }
+}
+
+fn take(base: &Path) -> Result<Owner, private_dir::PrivateDirError> {
+    private_dir::create(&base.join("leases"))?;
+    Owner::take(&base.join("run"))
+}
+
+fn fall_back(why: Unusable, configured: &Path) -> Result<(Places, Owner), Failed> {
+    tracing::error!("{why}");
+    let failed = |e: private_dir::PrivateDirError| {
+        Failed::new(e.code(), format!("{why}; and there is no other place for private files: {e}"))
+    };
+    let base = private_dir::fallback().map_err(failed)?;
+    let owner = take(&base).map_err(failed)?;
+    Ok((Places::new(Err(why), configured, &base), owner))
+}
+
+/// A runtime for the work. Only after [`Worker::enter`]: a fork copies one thread.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failed::new(codes::UNEXPECTED, format!("cannot start the runtime: {e}")))
+}
+
+/// Every machine holds a lease, every child three pipes: the soft limit of open files is raised to the hard one.
+pub fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
+    if let Err(errno) = raised {
+        tracing::debug!(%errno, "cannot raise the limit of open files");
+    }
+}

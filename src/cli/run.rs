@@ -1,0 +1,409 @@
+//! `mt run` and `mt runs resume`: the commands that act.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+
+use super::error::{Failed, codes};
+use super::exit::ExitCode;
+use super::explain_resume::{self, Decision, Explanation};
+use super::output::Style;
+use super::runs::{self, Reader};
+use crate::acting::effective::overrides;
+use crate::acting::launch::{Launcher, Notices, Order, is_failed};
+use crate::acting::site::{Global, Site};
+use crate::acting::worker::{Worker, runtime};
+use crate::config::Service;
+use crate::steps::catalog::{ShippedActions, library};
+use crate::workflow::definition::{Diagnostic, ForEach, Mode, Workflow, effective, render};
+use crate::workflow::event::{PlannedStep, Selection};
+use crate::workflow::id::{RunId, Subject};
+use crate::workflow::resume::{MachineDecision, decide_machine};
+use crate::workflow::run::RunState;
+use crate::workflow::session;
+use crate::workflow::status::{MachineStatus, RunStatus};
+
+/// `mt run`
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// The workflow's name, or a file
+    workflow: String,
+    /// This service only; may be given several times
+    #[arg(short, long = "service", value_name = "SERVICE")]
+    services: Vec<String>,
+    /// The services of this experiment only; may be given several times
+    #[arg(short, long = "experiment", value_name = "EXPERIMENT")]
+    experiments: Vec<String>,
+    /// Get credentials and touch no node; every error goes to the test recipients
+    #[arg(long, conflicts_with = "onboard")]
+    test: bool,
+    /// A person authenticates for one service (-s), on this terminal
+    #[arg(long)]
+    onboard: bool,
+    /// With --onboard: push the token, too
+    #[arg(long, requires = "onboard")]
+    push: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Start a new run, even if one that was cut off could be resumed
+    #[arg(long)]
+    new: bool,
+    #[command(flatten)]
+    notices: NoticeArgs,
+}
+
+/// Who is told.
+#[derive(Clone, Debug, Args)]
+pub struct NoticeArgs {
+    /// Tell nobody; errors go on being counted
+    #[arg(long)]
+    no_notify: bool,
+    /// Tell this address instead of the configured admins
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+}
+
+/// `mt runs resume`
+#[derive(Clone, Debug, Args)]
+pub struct ResumeArgs {
+    /// The run's id or the beginning of it [default: the newest that was interrupted or failed]
+    #[arg(conflicts_with_all = ["interrupted", "failed"])]
+    id: Option<String>,
+    /// Every run that was interrupted
+    #[arg(long, conflicts_with = "failed")]
+    interrupted: bool,
+    /// The newest run of each workflow, if it did not succeed
+    #[arg(long)]
+    failed: bool,
+    /// The definition that the run was made with, or the present file
+    #[arg(long, value_enum, default_value_t)]
+    definition: WhichDefinition,
+    /// Say what would be reused and redone, and why; do nothing
+    #[arg(long)]
+    explain: bool,
+    #[command(flatten)]
+    notices: NoticeArgs,
+}
+
+/// `--definition`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum WhichDefinition {
+    /// The text that is kept with the run.
+    #[default]
+    Pinned,
+    /// The present file, matched by the names of its steps.
+    Latest,
+}
+
+impl From<&NoticeArgs> for Notices {
+    fn from(args: &NoticeArgs) -> Self {
+        Self { off: args.no_notify, admin: args.admin.clone() }
+    }
+}
+
+/// `mt run`
+pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, Failed> {
+    let site = Site::load(global).map_err(|e| super::of_config(&e))?;
+    let workflow = in_force(&site, &args.workflow)?;
+    if workflow.for_each != ForEach::Service {
+        return Err(
+            Failed::new(codes::USAGE, format!("{} does not work for services", workflow.name)).exit(ExitCode::Usage)
+        );
+    }
+    let selected = site.config.select(&args.services, &args.experiments).map_err(|e| {
+        Failed::new(codes::NO_SUCH_SERVICE, e.to_string()).next("mt services list").exit(ExitCode::Usage)
+    })?;
+    let services: Vec<Service> = selected.into_iter().cloned().collect();
+    let mode = match (args.test, args.onboard, args.push) {
+        (true, _, _) => Mode::Test,
+        (false, false, _) => Mode::Normal,
+        (false, true, false) => Mode::Onboard,
+        (false, true, true) => Mode::OnboardPush,
+    };
+    if args.onboard && args.services.len() != 1 {
+        return Err(Failed::new(codes::USAGE, "--onboard works for one service at a time")
+            .next(format!("mt run {} --onboard -s SERVICE", args.workflow))
+            .exit(ExitCode::Usage));
+    }
+    if args.dry_run {
+        return super::dry_run::print(global, &site, &workflow, &services, mode);
+    }
+    let order = Order {
+        workflow,
+        selection: selection(args),
+        services,
+        mode,
+        fresh: args.new,
+        notices: Notices::from(&args.notices),
+    };
+    let worker = Worker::enter(&site.state_dir)?;
+    runtime()?.block_on(async {
+        let launcher = Launcher::new(site, worker).await?;
+        let code = launcher.start(order).await;
+        launcher.leave();
+        code
+    })
+}
+
+/// The selecting arguments, sorted and without repetition.
+fn selection(args: &RunArgs) -> Selection {
+    let sorted = |names: &[String]| {
+        let names: BTreeSet<String> = names.iter().map(|n| n.to_lowercase()).collect();
+        names.into_iter().collect()
+    };
+    Selection { services: sorted(&args.services), experiments: sorted(&args.experiments), shard: None }
+}
+
+/// The workflow of that name with the configuration's values.
+fn in_force(site: &Site, name: &str) -> Result<Workflow, Failed> {
+    let found = library().find(name).map_err(|d| of_diagnostics(&[d]))?;
+    let (workflow, warnings) = found.parse(&ShippedActions).map_err(|ds| of_diagnostics(&ds))?;
+    warn(&warnings);
+    let effective = effective(&workflow, &overrides(&site.config), &found.file);
+    for warning in &effective.warnings {
+        tracing::info!(code = %warning.code, "{}: {}", warning.file, warning.message);
+    }
+    Ok(effective.workflow)
+}
+
+fn warn(warnings: &[Diagnostic]) {
+    for warning in warnings {
+        tracing::warn!(code = %warning.code, "{}: {}", warning.file, warning.message);
+    }
+}
+
+fn of_diagnostics(diagnostics: &[Diagnostic]) -> Failed {
+    let code = diagnostics.iter().find(|d| d.is_error()).map_or(codes::NO_SUCH_WORKFLOW, |d| d.code);
+    Failed::new(code, render(diagnostics, Style::stderr().colour)).exit(ExitCode::Invalid)
+}
+
+/// `mt runs resume`
+pub fn resume(global: &Global, args: &ResumeArgs) -> Result<ExitCode, Failed> {
+    let site = Site::load(global).map_err(|e| super::of_config(&e))?;
+    if args.explain {
+        return explain(global, &site, args);
+    }
+    let worker = Worker::enter(&site.state_dir)?;
+    runtime()?.block_on(async {
+        let launcher = Launcher::new(site, worker).await?;
+        let code = resume_all(&launcher, args).await;
+        launcher.leave();
+        code
+    })
+}
+
+async fn resume_all(launcher: &Launcher, args: &ResumeArgs) -> Result<ExitCode, Failed> {
+    let chosen = choose(launcher, args).await?;
+    let mut worst = ExitCode::Success;
+    for run in chosen {
+        let code = resume_one(launcher, run, args).await?;
+        worst = worst.max(code);
+        if matches!(code, ExitCode::Interrupted | ExitCode::Terminated) {
+            break;
+        }
+    }
+    Ok(worst)
+}
+
+async fn choose(launcher: &Launcher, args: &ResumeArgs) -> Result<Vec<RunId>, Failed> {
+    let (id, is_dead) = (args.id.clone(), launcher.is_dead());
+    let (interrupted, failed) = (args.interrupted, args.failed);
+    let found = launcher
+        .store()?
+        .read(move |view| match &id {
+            Some(id) => view.find_run(id).map(|found| Ok((found, id.clone()))),
+            None => candidates(view, interrupted, failed, &*is_dead).map(Err),
+        })
+        .await
+        .and_then(|found| found)
+        .map_err(|e| runs::of_store(&e))?;
+    match found {
+        Ok((found, id)) => Ok(vec![runs::found(found, &id)?]),
+        Err(candidates) => {
+            if candidates.is_empty() {
+                super::output::write_err("no run is left to resume\n");
+            }
+            Ok(candidates)
+        }
+    }
+}
+
+/// Runs that can be resumed: the interrupted ones, the failed ones, or (neither asked for) the newest of both. Oldest first.
+fn candidates(
+    view: &crate::workflow::store::View<'_>,
+    interrupted: bool,
+    failed: bool,
+    is_dead: &dyn Fn(crate::workflow::id::ProcessId) -> bool,
+) -> Result<Vec<RunId>, crate::workflow::store::StoreError> {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    view.runs_newest_first(|run| {
+        let status = session::status_now(&run, is_dead);
+        let newest = seen.insert(run.workflow.clone());
+        let wanted = match (interrupted, failed) {
+            (true, _) => status == RunStatus::Interrupted,
+            (false, true) => newest && is_failed(status),
+            (false, false) => status == RunStatus::Interrupted || (newest && is_failed(status)),
+        };
+        if wanted {
+            found.push(run.id);
+        }
+        let enough = !interrupted && !failed && !found.is_empty();
+        if enough { std::ops::ControlFlow::Break(()) } else { std::ops::ControlFlow::Continue(()) }
+    })?;
+    found.reverse();
+    Ok(found)
+}
+
+async fn resume_one(launcher: &Launcher, run: RunId, args: &ResumeArgs) -> Result<ExitCode, Failed> {
+    let store = launcher.store()?;
+    let found = store
+        .read(move |view| {
+            let Some(state) = session::load(view, run)? else { return Ok(None) };
+            let text = view.definition(&state.run.definition)?;
+            Ok(Some((state, text)))
+        })
+        .await
+        .and_then(|found| found)
+        .map_err(|e| runs::of_store(&e))?;
+    let Some((state, text)) = found else {
+        return Err(Failed::new(codes::NO_SUCH_RUN, format!("the store has no run {run}")));
+    };
+    let site = launcher.site();
+    let order = Order {
+        workflow: definition(site, &state, text, args.definition)?,
+        selection: state.run.selection.clone(),
+        services: configured(site, &state),
+        mode: state.run.mode,
+        fresh: true,
+        notices: Notices::from(&args.notices),
+    };
+    let claimed = launcher.claim(run, "resume").await?;
+    launcher.session(claimed, order).await
+}
+
+/// The run's services that are still configured.
+fn configured(site: &Site, state: &RunState) -> Vec<Service> {
+    let is_in = |s: &&Service| state.machines.contains_key(&Subject::new(s.name.as_str()));
+    site.config.services.iter().filter(is_in).cloned().collect()
+}
+
+fn definition(
+    site: &Site,
+    state: &RunState,
+    pinned: Option<String>,
+    which: WhichDefinition,
+) -> Result<Workflow, Failed> {
+    let name = state.run.workflow.as_str();
+    match which {
+        WhichDefinition::Latest => {
+            let workflow = in_force(site, name)?;
+            let planned = state.run.plan.iter().map(|p| &p.name).chain(state.run.steps.iter().map(|s| &s.name));
+            let known: BTreeSet<_> = workflow.steps.iter().chain(&workflow.finally).map(|s| &s.name).collect();
+            match planned.into_iter().find(|p| !known.contains(p)) {
+                None => Ok(workflow),
+                Some(gone) => Err(Failed::new(
+                    codes::STEP_GONE,
+                    format!("step {gone} of run {} is not in the present {name}", state.run.id),
+                )
+                .next(format!("mt runs resume {} --definition pinned, or mt run {name}", state.run.id))
+                .exit(ExitCode::Invalid)),
+            }
+        }
+        WhichDefinition::Pinned => {
+            let Some(text) = pinned else {
+                return Err(Failed::new(
+                    codes::STEP_GONE,
+                    format!("the definition of run {} is not in the store", state.run.id),
+                )
+                .next(format!("mt runs resume {} --definition latest", state.run.id)));
+            };
+            let file = format!("the definition of run {}", state.run.id);
+            let (workflow, _) = Workflow::parse(&text, &file, &ShippedActions).map_err(|ds| of_diagnostics(&ds))?;
+            Ok(effective(&workflow, &overrides(&site.config), &file).workflow)
+        }
+    }
+}
+
+fn explain(global: &Global, site: &Site, args: &ResumeArgs) -> Result<ExitCode, Failed> {
+    let reader = Reader::open(global)?;
+    let run = match &args.id {
+        Some(id) => runs::find(&reader, id)?,
+        None => {
+            let (is_dead, interrupted, failed) = (reader.is_dead(), args.interrupted, args.failed);
+            let found = reader.read(move |view| candidates(view, interrupted, failed, &*is_dead))?;
+            match found.last() {
+                Some(run) => *run,
+                None => {
+                    super::output::write_err("no run is left to resume\n");
+                    return Ok(ExitCode::Success);
+                }
+            }
+        }
+    };
+    let found = reader.read(move |view| {
+        let Some(state) = session::load(view, run)? else { return Ok(None) };
+        let text = view.definition(&state.run.definition)?;
+        let newer = session::ended_later(view, &state.run)?;
+        Ok(Some((state, text, newer)))
+    })?;
+    let Some((state, text, newer)) = found else {
+        return Err(Failed::new(codes::NO_SUCH_RUN, format!("the store has no run {run}")));
+    };
+    let workflow = definition(site, &state, text, args.definition)?;
+    let services = configured(site, &state);
+    let state = crate::acting::explain::as_if_claimed(state);
+    let explanation = explanation(site, &workflow, &services, &state, &newer)?;
+    runs::print(&explain_resume::render(&explanation, global.output, &runs::viewer()))?;
+    Ok(ExitCode::Success)
+}
+
+fn explanation(
+    site: &Site,
+    workflow: &Workflow,
+    services: &[Service],
+    state: &RunState,
+    newer: &BTreeMap<Subject, RunId>,
+) -> Result<Explanation, Failed> {
+    let world = crate::acting::explain::world(site, services);
+    let actions = crate::acting::launch::actions(workflow, &Arc::new(world))?;
+    let mut decisions = Vec::new();
+    let (mut to_finish, mut complete) = (0, 0);
+    for machine in state.machines.values() {
+        let is_configured = services.iter().any(|s| s.name.as_str() == machine.subject.as_str());
+        match decide_machine(machine.status, is_configured, newer.get(&machine.subject).copied()) {
+            MachineDecision::Leave => complete += usize::from(machine.status == MachineStatus::Succeeded),
+            MachineDecision::Work => {
+                to_finish += 1;
+                for plan in crate::workflow::driver::plan_of(&workflow.steps, machine, &actions) {
+                    decisions.extend(plan.targets.into_iter().map(|target| Decision {
+                        subject: Some(machine.subject.clone()),
+                        step: plan.name.clone(),
+                        target: target.name,
+                        what: target.what,
+                        why: target.why,
+                    }));
+                }
+            }
+            MachineDecision::Gone => decisions.extend(whole(machine, &state.run.plan, "no longer configured".into())),
+            MachineDecision::Superseded(by) => {
+                decisions.extend(whole(machine, &state.run.plan, format!("run {by} did it later")));
+            }
+        }
+    }
+    Ok(Explanation { decisions, to_finish, complete })
+}
+
+/// One line for a machine that is left out as a whole.
+fn whole(machine: &crate::workflow::run::Machine, plan: &[PlannedStep], why: String) -> Option<Decision> {
+    let step = plan.first()?.name.clone();
+    Some(Decision {
+        subject: Some(machine.subject.clone()),
+        step,
+        target: crate::workflow::id::TargetName::only(),
+        what: crate::workflow::resume::What::Gone,
+        why,
+    })
+}

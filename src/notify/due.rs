@@ -1,0 +1,47 @@
+//! What people are to be told: counters that have reached the threshold.
+
+use jiff::Timestamp;
+
+use crate::workflow::counters::CounterKey;
+use crate::workflow::id::{Subject, TargetName};
+
+/// Which counter it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The service's own: kinit, token, store, ping.
+    Setup,
+    /// Of a service and a node.
+    Push,
+}
+
+/// One counter of this run that is at the threshold and that nobody has been told of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueCounter {
+    /// The service.
+    pub subject: Subject,
+    /// The node of a push counter; for a setup counter where it failed (`schedd1`), if that is one place.
+    pub target: Option<TargetName>,
+    /// Errors in a row that nobody has been told of.
+    pub value: u32,
+    /// Setup or push.
+    pub kind: Kind,
+    /// What failed last, redacted: `get-vault-token: the vault server … cannot be reached`.
+    pub message: String,
+    /// What mends it, when that is known.
+    pub next: Option<String>,
+    /// Runs in the present row of errors, told or not.
+    pub failing_runs: u32,
+    /// When the present row of errors began.
+    pub failing_since: Option<Timestamp>,
+}
+
+impl DueCounter {
+    /// The counter's place in the store.
+    pub fn key(&self) -> CounterKey {
+        let target = match self.kind {
+            Kind::Setup => None,
+            Kind::Push => self.target.clone(),
+        };
+        CounterKey { subject: self.subject.clone(), target }
+    }
+}

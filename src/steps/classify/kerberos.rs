@@ -1,0 +1,127 @@
+//! kinit and klist.
+
+use super::{Exits, Facts, Rule};
+use crate::process::Exit;
+use crate::steps::codes::*;
+use crate::workflow::action::{Class, Failure};
+
+/// What messages may name.
+pub const FACTS: &[&str] = &["program", "keytab", "principal"];
+
+const KEYTAB: Rule = Rule {
+    exits: Exits::Any,
+    says: &[],
+    class: Class::Permanent,
+    code: KEYTAB_UNREADABLE,
+    cause: "the keytab {keytab} cannot be read: {line}",
+    next: Some("klist -k -t {keytab}"),
+};
+const STALE: Rule = Rule {
+    code: KEYTAB_STALE,
+    cause: "the KDC does not accept the key in {keytab}: it has a newer one for {principal}",
+    next: Some("fetch the new keytab of {principal}"),
+    ..KEYTAB
+};
+const REVOKED: Rule =
+    Rule { code: PRINCIPAL_REVOKED, cause: "the KDC refuses {principal}: {line}", next: None, ..KEYTAB };
+const KDC: Rule = Rule {
+    class: Class::Transient,
+    code: KDC_UNREACHABLE,
+    cause: "no KDC answers: {line}",
+    next: Some("look at the KDC and at krb5.conf"),
+    ..KEYTAB
+};
+
+/// kinit.
+pub const RULES: &[Rule] = &[
+    Rule {
+        says: &["keytab contains no suitable keys"],
+        code: KEYTAB_WRONG,
+        cause: "the keytab {keytab} holds no key of {principal}",
+        next: Some("klist -k {keytab}"),
+        ..KEYTAB
+    },
+    Rule {
+        says: &["key table file", "not found"],
+        code: KEYTAB_MISSING,
+        cause: "there is no keytab {keytab}",
+        ..KEYTAB
+    },
+    Rule { says: &["key table format"], ..KEYTAB },
+    Rule { says: &["bad format in keytab"], ..KEYTAB },
+    Rule { says: &["permission denied", "keytab"], ..KEYTAB },
+    Rule { says: &["permission denied", "key table"], ..KEYTAB },
+    Rule { says: &["end of file", "keytab"], ..KEYTAB },
+    Rule { says: &["password incorrect"], ..STALE },
+    Rule { says: &["preauthentication failed"], ..STALE },
+    Rule { says: &["decrypt integrity check failed"], ..STALE },
+    Rule {
+        says: &["not found in kerberos database"],
+        code: PRINCIPAL_UNKNOWN,
+        cause: "the KDC does not know {principal}",
+        next: None,
+        ..KEYTAB
+    },
+    Rule { says: &["have been revoked"], ..REVOKED },
+    Rule { says: &["entry in database has expired"], ..REVOKED },
+    Rule { says: &["password has expired"], ..REVOKED },
+    Rule {
+        says: &["clock skew too great"],
+        code: CLOCK_SKEW,
+        cause: "the clock of this machine is too far from the KDC's",
+        next: Some("timedatectl"),
+        ..KEYTAB
+    },
+    Rule { says: &["cannot contact any kdc"], ..KDC },
+    Rule { says: &["cannot find kdc"], ..KDC },
+    Rule { says: &["cannot resolve"], ..KDC },
+    Rule { says: &["connection refused"], ..KDC },
+    Rule { says: &["timed out"], ..KDC },
+];
+
+const FALLBACK: Rule =
+    Rule { class: Class::Transient, code: KINIT_FAILED, cause: "{program} failed: {line}", next: None, ..KEYTAB };
+
+/// Why kinit (or klist) failed.
+pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
+    super::classify(RULES, &FALLBACK, exit, output, facts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    #[track_caller]
+    fn check(name: &str, class: Class, code: crate::workflow::code::Code) {
+        let (exit, output) = fixture::read(name);
+        let facts = [("program", "kinit"), ("keytab", "/k/dunepro.keytab"), ("principal", "dunepro@LAB.TEST")];
+        let failure = classify(exit, &output, &facts);
+        assert_eq!((failure.class, failure.code), (class, code), "{name}: {failure:?}");
+        assert!(!failure.message.contains('{') && !failure.message.contains('\n'), "{failure:?}");
+    }
+
+    #[test]
+    fn what_kinit_says_is_understood() {
+        check("kinit-keytab-wrong", Class::Permanent, KEYTAB_WRONG);
+        check("kinit-keytab-missing", Class::Permanent, KEYTAB_MISSING);
+        check("kinit-keytab-corrupt", Class::Permanent, KEYTAB_UNREADABLE);
+        check("kinit-keytab-stale", Class::Permanent, KEYTAB_STALE);
+        check("kinit-unknown-principal", Class::Permanent, KEYTAB_WRONG);
+        check("kinit-kdc-paused", Class::Transient, KDC_UNREACHABLE);
+        check("kinit-kdc-killed", Class::Transient, KDC_UNREACHABLE);
+    }
+
+    #[test]
+    fn what_kinit_says_elsewhere_is_understood() {
+        let code = |text: &str| classify(Exit::Code(1), text, &[]).code;
+        let client = "kinit: Client 'x@Y' not found in Kerberos database while getting initial credentials";
+        assert_eq!(code(client), PRINCIPAL_UNKNOWN);
+        let revoked = "kinit: Client's credentials have been revoked while getting initial credentials";
+        assert_eq!(code(revoked), PRINCIPAL_REVOKED);
+        assert_eq!(code("kinit: Clock skew too great while getting initial credentials"), CLOCK_SKEW);
+        let locked = "kinit: Permission denied while getting initial credentials (keytab FILE:/k)";
+        assert_eq!(code(locked), KEYTAB_UNREADABLE);
+        assert_eq!(code("kinit: a new message"), KINIT_FAILED);
+    }
+}

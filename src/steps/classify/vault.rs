@@ -1,0 +1,352 @@
+//! htgettoken, alone or inside condor_vault_storer.
+//!
+//! The hard question is whether a person must authenticate. An outage of the vault must never say so, because then
+//! everybody is sent to the browser for nothing. So it is said only if the last htgettoken was refused by a vault that
+//! works, or had begun to ask for a person.
+
+use super::{Facts, shorten};
+use crate::process::Exit;
+use crate::steps::codes::*;
+use crate::workflow::action::{Class, Failure};
+use crate::workflow::code::Code;
+
+/// The vault, or the way to it, does not work. In lower case.
+const CONNECTION: &[&str] = &[
+    "newconnectionerror",
+    "connecttimeouterror",
+    "readtimeouterror",
+    "maxretryerror",
+    "protocolerror",
+    "nameresolutionerror",
+    "sslerror",
+    "gaierror",
+    "connection refused",
+    "connection reset",
+    "connection aborted",
+    "timed out",
+    "network is unreachable",
+    "no route to host",
+    "name or service not known",
+    "temporary failure in name resolution",
+    "no ip address found",
+];
+/// It works, and says that it does not.
+const SERVER_ERROR: &[&str] = &[
+    "httperror: service unavailable",
+    "httperror: internal server error",
+    "httperror: bad gateway",
+    "httperror: gateway timeout",
+    "httperror: too many requests",
+    "vault is sealed",
+];
+const CERTIFICATE: &[&str] = &["certificate_verify_failed", "certificate verify failed", "certificateerror"];
+/// What the identity provider says of a refresh token that is no good, passed on by the vault as an error of its own.
+const REFRESH_TOKEN: &[&str] = &["invalid_grant", "token expired", "refresh token"];
+const NO_TICKET: &[&str] =
+    &["no kerberos credentials", "no credentials cache", "credential cache is empty", "ticket expired"];
+/// Options are wrong. htgettoken ends with 2 for those it cannot parse, with 1 for those it cannot use.
+const OPTIONS: &[&str] = &[
+    "usage: htgettoken",
+    "must be less than --vaulttokenttl",
+    "is not a number followed by",
+    "--vaulttokenfile must be under",
+];
+/// Lines that tell how one request to the vault (or the KDC) failed. The last one decides.
+const REQUESTS: &[&str] = &[
+    "read token from",
+    "kerberos negotiate with",
+    "kerberos init failed",
+    "initiating authentication to",
+    "getting vault token from",
+    "fetch of options from",
+];
+
+/// Why htgettoken failed. `output` may hold several htgettokens (the storer's): the last one decides.
+pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
+    let fact = |wanted: &str| facts.iter().find(|(name, _)| *name == wanted).map_or("?", |(_, value)| *value);
+    let (program, service, vault) = (fact("program"), fact("service"), fact("vault"));
+    let made = |class, code, cause: String| Failure::new(class, code, cause).with_output(output);
+    if let Exit::Signal(signal) = exit {
+        return made(Class::Transient, HTGETTOKEN_FAILED, format!("{program} was killed by signal {signal}"));
+    }
+    let lower = output.to_ascii_lowercase();
+    match Verdict::of(exit, &lower) {
+        Verdict::Options => {
+            let line = OPTIONS.iter().find(|text| lower.contains(**text)).map(|text| super::line_with(output, text));
+            let line = line.filter(|line| !line.is_empty()).unwrap_or_else(|| super::last_line(output));
+            made(Class::Permanent, HTGETTOKEN_OPTIONS, format!("htgettoken does not take its options: {line}"))
+        }
+        Verdict::Unreachable => {
+            let cause = format!("the vault server {vault} cannot be reached: {}", reason(output, CONNECTION));
+            made(Class::Transient, VAULT_UNREACHABLE, cause)
+        }
+        Verdict::Certificate => {
+            // For us it is an outage like another: what is kept is pushed meanwhile.
+            let cause = format!("the certificate of the vault server {vault} is not trusted");
+            made(Class::Transient, VAULT_CERTIFICATE, cause).with_next("look at X509_CERT_DIR and SSL_CERT_FILE")
+        }
+        Verdict::ServerError => {
+            let cause = format!("the vault server {vault} answers with an error: {}", reason(output, SERVER_ERROR));
+            made(Class::Transient, VAULT_ERROR, cause)
+        }
+        Verdict::Kdc => made(Class::Transient, KDC_UNREACHABLE, "no KDC answers for a ticket to the vault".to_owned()),
+        Verdict::NoTicket => {
+            made(Class::Permanent, VAULT_KERBEROS, "there is no Kerberos ticket for the vault login".to_owned())
+        }
+        Verdict::Kerberos => {
+            let cause = format!("the login at the vault server {vault} with Kerberos failed");
+            made(Class::Transient, VAULT_KERBEROS, cause)
+        }
+        Verdict::NeedsHuman => {
+            let cause = "the vault holds no usable refresh token for this service".to_owned();
+            needs_human(made(Class::NeedsHuman, AUTHENTICATION_NEEDED, cause), service)
+        }
+        Verdict::Unfinished => {
+            let cause = "nobody finished the authentication in the browser".to_owned();
+            needs_human(made(Class::NeedsHuman, AUTHENTICATION_UNFINISHED, cause), service)
+        }
+        Verdict::Unknown => {
+            made(Class::Transient, HTGETTOKEN_FAILED, format!("{program} failed: {}", super::last_line(output)))
+        }
+    }
+}
+
+/// The authentication in the browser, which nothing of is captured, did not succeed.
+pub fn onboarding(exit: Exit, service: &str) -> Failure {
+    let cause = match exit {
+        Exit::Code(code) => format!("the authentication did not succeed (htgettoken ended with {code})"),
+        Exit::Signal(signal) => format!("the authentication was broken off (signal {signal})"),
+    };
+    let code: Code = if exit == Exit::Code(2) { HTGETTOKEN_OPTIONS } else { AUTHENTICATION_UNFINISHED };
+    needs_human(Failure::new(Class::NeedsHuman, code, cause), service)
+}
+
+fn needs_human(failure: Failure, service: &str) -> Failure {
+    failure.with_next(format!("mt run token-push --onboard -s {service}"))
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Options,
+    Unreachable,
+    Certificate,
+    ServerError,
+    Kdc,
+    NoTicket,
+    Kerberos,
+    NeedsHuman,
+    Unfinished,
+    Unknown,
+}
+
+impl Verdict {
+    fn of(exit: Exit, lower: &str) -> Self {
+        // The storer starts htgettoken twice; the line between them says nothing of why.
+        let (first, last) = match lower.rfind("\nauthentication needed for").or(lower.find("authentication needed for"))
+        {
+            Some(at) => lower.split_at(at),
+            None => ("", lower),
+        };
+        if exit == Exit::Code(2) || any(last, OPTIONS) {
+            return Self::Options;
+        }
+        if any(last, &["polling for response took longer", "error in response from", "authentication to"]) {
+            return Self::Unfinished;
+        }
+        if last.contains("complete the authentication at") {
+            return Self::NeedsHuman;
+        }
+        // The last request that is known to have failed, with what was said after it.
+        if let Some(at) = REQUESTS.iter().filter_map(|text| last.rfind(text)).max() {
+            match Self::of_request(&last[at..]) {
+                Self::Unknown => {}
+                // What no vault was asked can prove nothing about refresh tokens, and a vault that failed in between neither.
+                Self::NeedsHuman if !last[at..].contains("permission denied") => return Self::without_detail(lower),
+                verdict => return verdict,
+            }
+        }
+        if last.contains("attempting oidc authentication with") {
+            return Self::NeedsHuman;
+        }
+        if !last.contains("failure getting token from") {
+            return Self::outage(lower).unwrap_or(Self::Unknown);
+        }
+        // Without -v htgettoken only says that the Kerberos login failed. Its first run may have said why.
+        let kerberos = last.rfind("attempting kerberos auth").map(|at| &last[at..]);
+        if kerberos.is_some_and(|text| text.contains("... failed") && !text.contains("attempting to get token from")) {
+            return Self::outage(lower)
+                .or_else(|| first.rfind("kerberos init failed").map(|at| Self::of_request(&first[at..])))
+                .unwrap_or(Self::Kerberos);
+        }
+        Self::without_detail(lower)
+    }
+
+    /// `Failure getting token from`, and no reason with it: a person only if nothing in all the output says outage.
+    fn without_detail(lower: &str) -> Self {
+        Self::outage(lower).unwrap_or(Self::NeedsHuman)
+    }
+
+    fn outage(lower: &str) -> Option<Self> {
+        if any(lower, CERTIFICATE) {
+            Some(Self::Certificate)
+        } else if lower.contains("cannot contact any kdc") {
+            Some(Self::Kdc)
+        } else if any(lower, CONNECTION) {
+            Some(Self::Unreachable)
+        } else if any(lower, SERVER_ERROR) && !any(lower, REFRESH_TOKEN) {
+            Some(Self::ServerError)
+        } else {
+            None
+        }
+    }
+
+    fn of_request(text: &str) -> Self {
+        if let Some(outage) = Self::outage(text) {
+            return outage;
+        }
+        if text.starts_with("kerberos init failed") {
+            return if any(text, NO_TICKET) { Self::NoTicket } else { Self::Kerberos };
+        }
+        if text.contains("permission denied") && any(text, &["forbidden", "403"]) {
+            return Self::NeedsHuman;
+        }
+        if text.starts_with("kerberos negotiate with") {
+            return Self::Kerberos;
+        }
+        if text.starts_with("read token from") && text.contains("failure getting token from") {
+            return Self::NeedsHuman;
+        }
+        Self::Unknown
+    }
+}
+
+fn any(text: &str, patterns: &[&str]) -> bool {
+    patterns.iter().any(|pattern| text.contains(pattern))
+}
+
+/// The end of the last line that holds one of the patterns: Python puts the reason last.
+fn reason(output: &str, patterns: &[&str]) -> String {
+    let line = output.lines().rev().find(|line| any(&line.to_ascii_lowercase(), patterns)).unwrap_or_default();
+    let inner = line.rsplit_once("Caused by ").map_or(line, |(_, inner)| inner);
+    let tail =
+        inner.rsplit_once("object at ").and_then(|(_, tail)| tail.split_once(": ")).map_or(inner, |(_, tail)| tail);
+    let tail = tail.rsplit_once(" failed: ").map_or(tail, |(_, tail)| tail);
+    let plain: &str = tail.trim().trim_end_matches([')', '\'', '"']);
+    shorten(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    const FACTS: Facts<'static> =
+        &[("program", "htgettoken"), ("service", "dune_production"), ("vault", "vault.lab.test")];
+
+    #[track_caller]
+    fn check(name: &str, class: Class, code: Code) -> Failure {
+        let (exit, output) = fixture::read(name);
+        let failure = classify(exit, &output, FACTS);
+        assert_eq!((failure.class, failure.code), (class, code), "{name}: {failure:?}");
+        assert!(!failure.message.contains('\n'), "{failure:?}");
+        failure
+    }
+
+    #[test]
+    fn an_outage_never_asks_for_a_person() {
+        check("htgettoken-vault-paused", Class::Transient, VAULT_UNREACHABLE);
+        let killed = check("htgettoken-vault-killed", Class::Transient, VAULT_UNREACHABLE);
+        assert!(killed.message.ends_with(": [Errno 111] Connection refused"), "{}", killed.message);
+        check("condor_vault_storer-vault-paused", Class::Transient, VAULT_UNREACHABLE);
+        check("condor_vault_storer-vault-killed", Class::Transient, VAULT_UNREACHABLE);
+        check("condor_vault_storer-v-vault-paused", Class::Transient, VAULT_UNREACHABLE);
+        check("condor_vault_storer-v-vault-killed", Class::Transient, VAULT_UNREACHABLE);
+        check("htgettoken-kdc-killed", Class::Transient, VAULT_UNREACHABLE);
+        check("htgettoken-kdc-paused", Class::Transient, VAULT_KERBEROS);
+        check("htgettoken-no-ticket", Class::Transient, VAULT_KERBEROS);
+        check("condor_vault_storer-no-ticket", Class::Transient, VAULT_KERBEROS);
+    }
+
+    #[test]
+    fn a_vault_that_works_and_refuses_needs_a_person() {
+        for name in
+            ["htgettoken-403", "htgettoken-403-kept-token", "htgettoken-no-refresh-token", "condor_vault_storer-403"]
+        {
+            let failure = check(name, Class::NeedsHuman, AUTHENTICATION_NEEDED);
+            assert_eq!(failure.next.as_deref(), Some("mt run token-push --onboard -s dune_production"));
+        }
+        check("condor_vault_storer-no-refresh-token", Class::NeedsHuman, AUTHENTICATION_NEEDED);
+        check("condor_vault_storer-v-403", Class::NeedsHuman, AUTHENTICATION_NEEDED);
+        check("condor_vault_storer-v-no-refresh-token", Class::NeedsHuman, AUTHENTICATION_NEEDED);
+    }
+
+    const REFUSED: &str = "Read token from https://v:8200/v1/secret failed: HTTPError: Forbidden: 1 error occurred:\n\t* permission denied\n\n\n";
+    const FAILURE: &str = "htgettoken: Failure getting token from https://v:8200\n";
+    const DOWN: &str = "htgettoken: Kerberos negotiate with https://v:8200/v1/login failed: MaxRetryError: HTTPSConnectionPool(host='1', port=8200): Max retries exceeded with url: /v1 (Caused by NewConnectionError('<urllib3.connection.HTTPSConnection object at 0x7f>: Failed to establish a new connection: [Errno 111] Connection refused'))\n";
+
+    #[track_caller]
+    fn verdict(text: &str) -> Class {
+        classify(Exit::Code(1), text, FACTS).class
+    }
+
+    #[test]
+    fn only_the_last_htgettoken_decides() {
+        assert_eq!(
+            verdict(&format!("{REFUSED}{DOWN}")),
+            Class::Transient,
+            "refused with the kept token, then the vault went"
+        );
+        assert_eq!(verdict(&format!("{DOWN}\nAuthentication needed for x\n{REFUSED}{FAILURE}")), Class::NeedsHuman);
+        assert_eq!(verdict(&format!("{REFUSED}{FAILURE}\nAuthentication needed for x\n{DOWN}")), Class::Transient);
+        assert_eq!(
+            verdict(&format!("{DOWN}\nAuthentication needed for x\n{FAILURE}")),
+            Class::Transient,
+            "a failure without a reason after a connection error proves nothing"
+        );
+    }
+
+    #[test]
+    fn the_storers_line_alone_proves_nothing() {
+        assert_eq!(
+            verdict("\nAuthentication needed for dune_production\n\ncondor_vault_storer: htgettoken failed\n"),
+            Class::Transient
+        );
+    }
+
+    #[test]
+    fn a_sealed_vault_is_an_outage_and_a_bad_refresh_token_is_not() {
+        let sealed = "Read token from https://v:8200/v1/s failed: HTTPError: Service Unavailable: Vault is sealed\n";
+        assert_eq!(verdict(&format!("{sealed}{FAILURE}")), Class::Transient);
+        let grant = "Read token from https://v:8200/v1/s failed: HTTPError: Internal Server Error: 1 error occurred: invalid_grant\n";
+        assert_eq!(verdict(&format!("{grant}{FAILURE}")), Class::NeedsHuman);
+    }
+
+    #[test]
+    fn starting_or_polling_the_browser_needs_a_person() {
+        let asks =
+            "Attempting OIDC authentication with https://v:8200\n\nComplete the authentication at:\n    https://v/x\n";
+        assert_eq!(verdict(asks), Class::NeedsHuman);
+        let polled = format!("{asks}htgettoken: Polling for response took longer than 2 minutes\n");
+        assert_eq!(classify(Exit::Code(1), &polled, FACTS).code, AUTHENTICATION_UNFINISHED);
+    }
+
+    #[test]
+    fn a_kdc_that_is_gone_is_named() {
+        let text = format!(
+            "Kerberos init failed: GSSError: Major (851968): Unspecified GSS failure. Minor (2529639068): Cannot contact any KDC for realm 'LAB.TEST'.\n{FAILURE}"
+        );
+        assert_eq!(classify(Exit::Code(1), &text, FACTS).code, KDC_UNREACHABLE);
+        let text = format!(
+            "Kerberos init failed: GSSError: (458752): No credentials were supplied. (2529639053): No Kerberos credentials available.\n{FAILURE}"
+        );
+        assert_eq!(classify(Exit::Code(1), &text, FACTS).code, VAULT_KERBEROS);
+    }
+
+    #[test]
+    fn options_that_htgettoken_does_not_take_are_not_retried() {
+        let text = "htgettoken: --vaulttokenminttl must be less than --vaulttokenttl\n";
+        let failure = classify(Exit::Code(1), text, FACTS);
+        assert_eq!((failure.class, failure.code), (Class::Permanent, HTGETTOKEN_OPTIONS));
+        assert_eq!(classify(Exit::Code(2), "htgettoken: error: no such option: --x", FACTS).code, HTGETTOKEN_OPTIONS);
+    }
+}

@@ -1,0 +1,135 @@
+//! Which credds there are: asked of the collector once per process for all services with the same constraint.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
+
+use super::child::run_within;
+use super::classify::{condor, not_run_within};
+use super::codes::{COLLECTOR_UNREACHABLE, NO_CREDDS};
+use super::world::World;
+use crate::config::{CreddName, Credds, Service};
+use crate::process::RunError;
+use crate::workflow::action::{Class, Failure};
+
+/// One collector answers in milliseconds; one that hangs must not eat the run's time.
+const ASK_FOR: Duration = Duration::from_secs(10);
+
+/// The credds of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Sorted, each once.
+    pub credds: Vec<CreddName>,
+    /// The collector that named them, where one was asked for by name.
+    pub collector: Option<String>,
+}
+
+type Answer = Result<Found, Failure>;
+type Question = (Vec<String>, Option<String>);
+
+/// Answers of this process, failures too: fifty services do not wait fifty times for a collector that hangs.
+#[derive(Debug, Default)]
+pub(super) struct CreddCache(Mutex<BTreeMap<Question, Arc<OnceCell<Answer>>>>);
+
+/// The credds of a service: the configured one, or what the first collector that answers says.
+pub(super) async fn of(world: &World, service: &Service, cancel: &CancellationToken) -> Answer {
+    let (collectors, constraint) = match &service.credds {
+        Credds::Fixed(credd) => return Ok(Found { credds: vec![credd.clone()], collector: None }),
+        Credds::Collector { collectors, constraint } => (collectors, constraint),
+    };
+    let cell = {
+        let mut cache = world.credds.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(cache.entry((collectors.clone(), constraint.clone())).or_default())
+    };
+    match cell.get_or_try_init(|| ask_all(world, collectors, constraint.as_deref(), cancel)).await {
+        Ok(answer) => answer.clone(),
+        Err(Stopped(failure)) => Err(failure),
+    }
+}
+
+/// The asking service's own time was over: no answer for the others.
+struct Stopped(Failure);
+
+async fn ask_all(
+    world: &World,
+    collectors: &[String],
+    constraint: Option<&str>,
+    cancel: &CancellationToken,
+) -> Result<Answer, Stopped> {
+    if collectors.is_empty() {
+        return ask(world, None, constraint, cancel).await;
+    }
+    let mut last = None;
+    for collector in collectors {
+        match ask(world, Some(collector), constraint, cancel).await? {
+            Ok(found) => return Ok(Ok(found)),
+            Err(failure) => last = Some(failure),
+        }
+    }
+    Ok(Err(last.expect("there is at least one collector, and each has failed")))
+}
+
+async fn ask(
+    world: &World,
+    collector: Option<&str>,
+    constraint: Option<&str>,
+    cancel: &CancellationToken,
+) -> Result<Answer, Stopped> {
+    let pool = collector.map(|host| ["-pool", host]);
+    let constraint_words = constraint.map(|text| ["-constraint", text]);
+    let command = world
+        .command("condor_status")
+        .args(pool.into_iter().flatten())
+        .args(constraint_words.into_iter().flatten())
+        .args(["-schedd", "-af", "Name"]);
+    let named = collector.unwrap_or("of HTCondor's configuration");
+    let finished = match run_within(command, cancel, ASK_FOR).await {
+        Ok(finished) => finished,
+        Err(error) => {
+            let stopped = matches!(error, RunError::Cancelled { .. }) && cancel.is_cancelled();
+            let mut failure = not_run_within(error, COLLECTOR_UNREACHABLE, ASK_FOR);
+            failure.message = format!("the collector {named} cannot be asked: {}", failure.message);
+            return if stopped { Err(Stopped(failure)) } else { Ok(Err(failure)) };
+        }
+    };
+    if !finished.success() {
+        let facts =
+            [("program", "condor_status"), ("collector", named), ("constraint", constraint.unwrap_or_default())];
+        return Ok(Err(condor::status(finished.exit, &finished.output, &facts)));
+    }
+    let credds = parse(&String::from_utf8_lossy(&finished.stdout));
+    if credds.is_empty() {
+        let fitting = constraint.map(|text| format!(" that fits {text}")).unwrap_or_default();
+        let message = format!("the collector {named} names no schedd{fitting}");
+        return Ok(Err(Failure::new(Class::Permanent, NO_CREDDS, message).with_output(finished.output)));
+    }
+    Ok(Ok(Found { credds, collector: collector.map(str::to_owned) }))
+}
+
+/// One name a line. What is no name (`undefined`, for an ad without one) is left out.
+fn parse(stdout: &str) -> Vec<CreddName> {
+    let names: BTreeSet<&str> = stdout.lines().map(str::trim).filter(|name| is_credd_name(name)).collect();
+    names.into_iter().map(CreddName::checked).collect()
+}
+
+/// Can this be the name of a credd? It becomes part of a file's name, and another host said it.
+pub(super) fn is_credd_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_@:".contains(&byte);
+    name != "undefined" && (1..=255).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['-', '.'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_collector_says_is_checked_before_it_becomes_a_file_name() {
+        let said =
+            "b.example.org\na.example.org\n../../etc/x\n-rf\n\nundefined\na.example.org\nslot@c.example.org\n$(x)\n";
+        let names: Vec<String> = parse(said).iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["a.example.org", "b.example.org", "slot@c.example.org"]);
+    }
+}

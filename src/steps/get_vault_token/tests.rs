@@ -1,0 +1,1 @@
+//! The promises of `GetVaultToken` that need no vault.

@@ -1,0 +1,101 @@
+//! `Kinit`: a Kerberos ticket in a private cache, checked to be the right one.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::classify::{kerberos, not_run};
+use super::codes::{KDC_UNREACHABLE, KEYTAB_MISSING, KEYTAB_UNREADABLE, KINIT_FAILED, WRONG_PRINCIPAL};
+use super::world::{ServiceContext, World, cache_name};
+use super::{info_of, only_target, unknown_service};
+use crate::process;
+use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
+use crate::workflow::id::TargetName;
+
+/// Its name in workflow files.
+pub const NAME: &str = "Kinit";
+
+/// The action.
+pub struct Kinit {
+    world: Arc<World>,
+}
+
+impl Kinit {
+    /// Over this world.
+    pub fn new(world: Arc<World>) -> Self {
+        Self { world }
+    }
+
+    async fn run(&self, attempt: &Attempt) -> AttemptResult {
+        let context = self.world.service(attempt.subject.as_ref()).ok_or_else(|| unknown_service(attempt))?;
+        let service = &context.service;
+        check_keytab(context)?;
+        let keytab = service.keytab.to_string_lossy();
+        let facts = |program| [("program", program), ("keytab", &*keytab), ("principal", service.principal.as_str())];
+        let cache = self.world.ticket_cache(service);
+
+        let command = self.world.command_for("kinit", service).arg("-k").arg("-t").arg(&service.keytab);
+        let command = command.arg("--").arg(&service.principal);
+        let kinit = process::run(command, &attempt.cancel).await;
+        let kinit = kinit.map_err(|error| not_run(error, KDC_UNREACHABLE, attempt))?;
+        if !kinit.success() {
+            return Err(kerberos::classify(kinit.exit, &kinit.output, &facts("kinit")));
+        }
+
+        let command = self.world.command_for("klist", service).arg("-c").arg(cache_name(&cache));
+        let klist = process::run(command, &attempt.cancel).await;
+        let klist = klist.map_err(|error| not_run(error, KINIT_FAILED, attempt))?;
+        if !klist.success() {
+            return Err(kerberos::classify(klist.exit, &klist.output, &facts("klist")));
+        }
+        let shown = String::from_utf8_lossy(&klist.stdout);
+        let got = default_principal(&shown).unwrap_or("nobody");
+        if got != service.principal {
+            let message = format!("the ticket is for {got}, not for {}", service.principal);
+            return Err(Failure::new(Class::Permanent, WRONG_PRINCIPAL, message).with_output(klist.output));
+        }
+        context.update(|shared| shared.ticket = Some(cache));
+        Ok(Success::default())
+    }
+}
+
+/// Names the plain mistakes in plain words, before Kerberos names them in its own.
+fn check_keytab(context: &ServiceContext) -> Result<(), Failure> {
+    let keytab = &context.service.keytab;
+    match std::fs::File::open(keytab) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let message = format!("there is no keytab {}", keytab.display());
+            Err(Failure::new(Class::Permanent, KEYTAB_MISSING, message)
+                .with_next(format!("put the keytab of {} there", context.service.principal)))
+        }
+        Err(error) => {
+            let message = format!("the keytab {} cannot be read: {error}", keytab.display());
+            Err(Failure::new(Class::Permanent, KEYTAB_UNREADABLE, message)
+                .with_next(format!("ls -l {}", keytab.display())))
+        }
+    }
+}
+
+fn default_principal(klist: &str) -> Option<&str> {
+    klist.lines().find_map(|line| line.trim().strip_prefix("Default principal:")).map(str::trim)
+}
+
+impl Action for Kinit {
+    fn info(&self) -> ActionInfo {
+        info_of(NAME)
+    }
+
+    fn targets<'a>(
+        &'a self,
+        _attempt: &'a Attempt,
+        _recorded: &'a [TargetName],
+    ) -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
+        only_target()
+    }
+
+    fn attempt<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, AttemptResult> {
+        Box::pin(self.run(attempt))
+    }
+}

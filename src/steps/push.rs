@@ -1,0 +1,191 @@
+//! `Push`: one ssh connection per node carries the vault token, under both its names, and the default role file.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::classify::{not_run, remote};
+use super::codes::{NODE_UNREACHABLE, TOKEN_FILE, UID_UNKNOWN};
+use super::staging::Staging;
+use super::world::{ServiceContext, World};
+use super::{info_of, is_node, node_of, nodes, unknown_service};
+use crate::config::{NodeName, Service};
+use crate::process::{self, Command, Finished};
+use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
+use crate::workflow::id::{Subject, TargetName};
+
+/// Its name in workflow files.
+pub const NAME: &str = "Push";
+/// ssh takes the first value it meets, so these come after the configuration's own.
+const SSH_OPTIONS: &[&str] = &["ConnectTimeout=30", "ServerAliveInterval=30", "ServerAliveCountMax=1", "BatchMode=yes"];
+
+/// The action.
+pub struct Push {
+    world: Arc<World>,
+}
+
+impl Push {
+    /// Over this world.
+    pub fn new(world: Arc<World>) -> Self {
+        Self { world }
+    }
+
+    async fn run(&self, attempt: &Attempt) -> AttemptResult {
+        let context = self.world.service(attempt.subject.as_ref()).ok_or_else(|| unknown_service(attempt))?;
+        let node = node_of(context, attempt)?;
+        self.push(context, node, attempt).await.map_err(|mut failure| {
+            failure.last = context.shared().unpingable.contains(node);
+            failure
+        })
+    }
+
+    async fn push(&self, context: &ServiceContext, node: &NodeName, attempt: &Attempt) -> AttemptResult {
+        let service = &context.service;
+        let token = context.shared().token;
+        let token =
+            token.ok_or_else(|| Failure::new(Class::Permanent, TOKEN_FILE, "there is no vault token to push"))?;
+        let uid = context.uid.ok_or_else(|| uid_unknown(service))?;
+        let (staging, note) = Staging::make(&self.world, service, uid, &token)
+            .map_err(|error| Failure::new(Class::Permanent, TOKEN_FILE, format!("cannot stage the files: {error}")))?;
+
+        let ended = self.rsync(&staging, true, service, node, attempt).await?;
+        if ended.success() {
+            return Ok(Success { detail: None, note });
+        }
+        let facts = [("program", "rsync"), ("node", node.as_str()), ("account", service.account.as_str())];
+        let failure = remote::push(ended.exit, &ended.output, &facts);
+        // The token is what matters; the default role file alone is not worth a failure.
+        let name = staging.role().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
+        let Some(name) = name.filter(|name| ended.output.contains(name.as_str())) else { return Err(failure) };
+        let note = Some(format!("the default role file was not pushed: {}", failure.message));
+        if remote::only_about(ended.exit, &ended.output, &name) {
+            return Ok(Success { detail: None, note });
+        }
+        let again = self.rsync(&staging, false, service, node, attempt).await?;
+        if again.success() {
+            return Ok(Success { detail: None, note });
+        }
+        Err(remote::push(again.exit, &again.output, &facts))
+    }
+
+    async fn rsync(
+        &self,
+        staging: &Staging,
+        with_role: bool,
+        service: &Service,
+        node: &NodeName,
+        attempt: &Attempt,
+    ) -> Result<Finished, Failure> {
+        let operands = staging.operands(with_role);
+        let mut command: Command = self
+            .world
+            .command_for("rsync", service)
+            .directory(staging.directory())
+            // Equal size and time must not keep an old token there.
+            .arg("--ignore-times")
+            .args(&service.copier_options);
+        if operands.relative {
+            command = command.args(["--relative", "--no-implied-dirs"]);
+        }
+        let command = command
+            .arg("-e")
+            .arg(remote_shell(&service.ssh_options))
+            .arg("--")
+            .args(operands.sources)
+            .arg(format!("{}@{}:{}", service.account, bracketed(node), operands.destination));
+        process::run(command, &attempt.cancel).await.map_err(|error| not_run(error, NODE_UNREACHABLE, attempt))
+    }
+}
+
+fn uid_unknown(service: &Service) -> Failure {
+    let message = format!("the UID of the account {} is not known", service.account);
+    Failure::new(Class::Permanent, UID_UNKNOWN, message)
+        .with_next(format!("mt run ferry-refresh  or  mt uids set {} UID", service.account))
+}
+
+/// An IPv6 address has colons, and rsync ends the host at the first.
+fn bracketed(node: &NodeName) -> String {
+    let node = node.as_str();
+    if node.contains(':') && !node.starts_with('[') { format!("[{node}]") } else { node.to_owned() }
+}
+
+/// `ssh` with its options as rsync's `-e` takes it: split at spaces, quotes but no backslashes.
+fn remote_shell(options: &[String]) -> String {
+    let mut words = vec!["ssh".to_owned()];
+    let mut value_expected = false;
+    for option in options {
+        // `Name=value` without `-o`, as sites write it too.
+        let bare = !value_expected && !option.starts_with('-') && option.split_once('=').is_some();
+        if bare {
+            words.push("-o".to_owned());
+        }
+        value_expected = option.len() == 2 && option.starts_with('-') && takes_value(option);
+        words.push(option.clone());
+    }
+    for option in SSH_OPTIONS {
+        words.extend(["-o".to_owned(), (*option).to_owned()]);
+    }
+    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+}
+
+/// ssh's options that are followed by a value.
+fn takes_value(option: &str) -> bool {
+    option.chars().nth(1).is_some_and(|letter| "BbcDEeFIiJLlmOoPpQRSWw".contains(letter))
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=./,:@%+".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "''"))
+}
+
+impl Action for Push {
+    fn info(&self) -> ActionInfo {
+        info_of(NAME)
+    }
+
+    fn targets<'a>(
+        &'a self,
+        attempt: &'a Attempt,
+        _recorded: &'a [TargetName],
+    ) -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
+        Box::pin(async { nodes(&self.world, attempt) })
+    }
+
+    fn attempt<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, AttemptResult> {
+        Box::pin(self.run(attempt))
+    }
+
+    fn is_configured(&self, subject: Option<&Subject>, target: &TargetName) -> bool {
+        is_node(&self.world, subject, target)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEFAULTS: &str = "-o ConnectTimeout=30 -o ServerAliveInterval=30 -o ServerAliveCountMax=1 -o BatchMode=yes";
+
+    fn shell(options: &str) -> String {
+        remote_shell(&shell_words::split(options).unwrap())
+    }
+
+    #[test]
+    fn the_configurations_ssh_options_come_first_because_ssh_takes_the_first() {
+        assert_eq!(shell(""), format!("ssh {DEFAULTS}"));
+        assert_eq!(shell("-o ConnectTimeout=3"), format!("ssh -o ConnectTimeout=3 {DEFAULTS}"));
+        assert_eq!(shell("ConnectTimeout=3 Port=2222"), format!("ssh -o ConnectTimeout=3 -o Port=2222 {DEFAULTS}"));
+        assert_eq!(shell("-i /k/a=b -4 -oPort=22"), format!("ssh -i /k/a=b -4 -oPort=22 {DEFAULTS}"));
+    }
+
+    #[test]
+    fn a_word_with_spaces_or_quotes_stays_one_word_for_rsync() {
+        assert_eq!(
+            shell(r#"-o "ProxyCommand=ssh -W %h:%p it's""#),
+            format!("ssh -o 'ProxyCommand=ssh -W %h:%p it''s' {DEFAULTS}")
+        );
+    }
+}
