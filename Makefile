@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-CARGO_DENY_VERSION := 0.18.9
+CARGO_DENY_VERSION := 0.20.2
 
 .PHONY: help demo test fmt clippy doc deny unit bench lab release
 

@@ -1,7 +1,8 @@
 //! What every error code means and what to do about it: the explanations of all modules in one place.
 
 use crate::workflow::code::Code;
-use crate::workflow::definition;
+use crate::workflow::{definition, driver, store};
+use crate::{cli, config, guardian, private_dir, process, steps, token_file};
 
 /// One code explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,18 @@ pub struct Entry {
 type Explanations = &'static [(Code, &'static str, &'static str)];
 
 /// The explanations of every module that has codes.
-const MODULES: &[Explanations] = &[definition::codes::EXPLANATIONS];
+const MODULES: &[Explanations] = &[
+    cli::error::EXPLANATIONS,
+    config::EXPLANATIONS,
+    definition::codes::EXPLANATIONS,
+    driver::codes::EXPLANATIONS,
+    guardian::EXPLANATIONS,
+    private_dir::EXPLANATIONS,
+    process::EXPLANATIONS,
+    steps::codes::EXPLANATIONS,
+    store::EXPLANATIONS,
+    token_file::EXPLANATIONS,
+];
 
 /// Which numbers are about what: for a code that nobody knows.
 const RANGES: &[(std::ops::RangeInclusive<u16>, &str)] = &[

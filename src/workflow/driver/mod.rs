@@ -39,6 +39,36 @@ pub mod codes {
     pub const TARGET_CLOSED: Code = Code(12);
     /// The action panicked: a defect.
     pub const PANIC: Code = Code(13);
+
+    /// For `mt explain`.
+    pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
+        (
+            ATTEMPT_TIMED_OUT,
+            "an attempt did not end in its time",
+            "What it started was ended: SIGTERM, two seconds later SIGKILL, for the whole process group.\n\
+             The time is the step's `timeout` in the workflow, or the configuration's `timeouts`.\n\
+             `mt runs show --timing` says how long the step usually takes. See whether the peer answers at all.",
+        ),
+        (
+            DEADLINE,
+            "the run's deadline struck",
+            "The run may take as long as the workflow's `deadline` (the configuration's timeouts.globalTimeout), less its\n\
+             `reserve` for notifications. What was unfinished has timed out; what was done is done.\n\
+             `mt runs resume ID` does the rest with a fresh deadline; `mt runs show --timing` says what took long.",
+        ),
+        (
+            TARGET_CLOSED,
+            "a target timed out too often in this run",
+            "After three timeouts in a row on one credd or node, attempts on it fail at once for the rest of the run, so\n\
+             that nobody waits for it any more. See to the target; then `mt runs resume ID`.",
+        ),
+        (
+            PANIC,
+            "an action panicked",
+            "A defect in mt: the attempt failed, everything else went on.\n\
+             Please report it with the log of the run.",
+        ),
+    ];
 }
 
 /// After `finally`, so much of the deadline is left for ending children (2 s) and for metrics, logs and traces (5 s).
