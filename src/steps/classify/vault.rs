@@ -94,8 +94,15 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
             made(Class::Permanent, VAULT_KERBEROS, "there is no Kerberos ticket for the vault login".to_owned())
         }
         Verdict::Kerberos => {
-            let cause = format!("the login at the vault server {vault} with Kerberos failed");
+            let why =
+                REQUESTS.iter().filter(|text| text.starts_with("kerberos")).map(|text| super::line_with(output, text));
+            let why = why.filter(|line| !line.is_empty()).last().map(|line| format!(": {line}")).unwrap_or_default();
+            let cause = format!("the login at the vault server {vault} with Kerberos failed{why}");
             made(Class::Transient, VAULT_KERBEROS, cause)
+        }
+        Verdict::Refused => {
+            let cause = format!("the vault server {vault} refuses this service (403, permission denied)");
+            needs_human(made(Class::NeedsHuman, AUTHENTICATION_NEEDED, cause), service)
         }
         Verdict::NeedsHuman => {
             let cause = "the vault holds no usable refresh token for this service".to_owned();
@@ -134,6 +141,7 @@ enum Verdict {
     Kdc,
     NoTicket,
     Kerberos,
+    Refused,
     NeedsHuman,
     Unfinished,
     Unknown,
@@ -150,7 +158,7 @@ impl Verdict {
         if exit == Exit::Code(2) || any(last, OPTIONS) {
             return Self::Options;
         }
-        if any(last, &["polling for response took longer", "error in response from", "authentication to"]) {
+        if any(last, &["polling for response took longer", "error in response from", "htgettoken: authentication to"]) {
             return Self::Unfinished;
         }
         if last.contains("complete the authentication at") {
@@ -158,10 +166,11 @@ impl Verdict {
         }
         // The last request that is known to have failed, with what was said after it.
         if let Some(at) = REQUESTS.iter().filter_map(|text| last.rfind(text)).max() {
-            match Self::of_request(&last[at..]) {
+            // Python keeps stdout back until the end, so the final word, on stderr, may have arrived first.
+            match Self::of_request(&last[at..], last.contains("failure getting token from")) {
                 Self::Unknown => {}
-                // What no vault was asked can prove nothing about refresh tokens, and a vault that failed in between neither.
-                Self::NeedsHuman if !last[at..].contains("permission denied") => return Self::without_detail(lower),
+                // A failure without a clear refusal: not if the vault, or the way to it, failed anywhere in between.
+                Self::NeedsHuman => return Self::without_detail(lower),
                 verdict => return verdict,
             }
         }
@@ -175,7 +184,7 @@ impl Verdict {
         let kerberos = last.rfind("attempting kerberos auth").map(|at| &last[at..]);
         if kerberos.is_some_and(|text| text.contains("... failed") && !text.contains("attempting to get token from")) {
             return Self::outage(lower)
-                .or_else(|| first.rfind("kerberos init failed").map(|at| Self::of_request(&first[at..])))
+                .or_else(|| first.rfind("kerberos init failed").map(|at| Self::of_request(&first[at..], true)))
                 .unwrap_or(Self::Kerberos);
         }
         Self::without_detail(lower)
@@ -200,7 +209,7 @@ impl Verdict {
         }
     }
 
-    fn of_request(text: &str) -> Self {
+    fn of_request(text: &str, no_token: bool) -> Self {
         if let Some(outage) = Self::outage(text) {
             return outage;
         }
@@ -208,12 +217,12 @@ impl Verdict {
             return if any(text, NO_TICKET) { Self::NoTicket } else { Self::Kerberos };
         }
         if text.contains("permission denied") && any(text, &["forbidden", "403"]) {
-            return Self::NeedsHuman;
+            return Self::Refused;
         }
         if text.starts_with("kerberos negotiate with") {
             return Self::Kerberos;
         }
-        if text.starts_with("read token from") && text.contains("failure getting token from") {
+        if text.starts_with("read token from") && no_token {
             return Self::NeedsHuman;
         }
         Self::Unknown
@@ -254,30 +263,31 @@ mod tests {
 
     #[test]
     fn an_outage_never_asks_for_a_person() {
-        check("htgettoken-vault-paused", Class::Transient, VAULT_UNREACHABLE);
-        let killed = check("htgettoken-vault-killed", Class::Transient, VAULT_UNREACHABLE);
+        let killed = check("htgettoken-v-vault-killed", Class::Transient, VAULT_UNREACHABLE);
         assert!(killed.message.ends_with(": [Errno 111] Connection refused"), "{}", killed.message);
-        check("condor_vault_storer-vault-paused", Class::Transient, VAULT_UNREACHABLE);
-        check("condor_vault_storer-vault-killed", Class::Transient, VAULT_UNREACHABLE);
-        check("condor_vault_storer-v-vault-paused", Class::Transient, VAULT_UNREACHABLE);
-        check("condor_vault_storer-v-vault-killed", Class::Transient, VAULT_UNREACHABLE);
-        check("htgettoken-kdc-killed", Class::Transient, VAULT_UNREACHABLE);
-        check("htgettoken-kdc-paused", Class::Transient, VAULT_KERBEROS);
+        for program in ["htgettoken", "htgettoken-v", "condor_vault_storer", "condor_vault_storer-v"] {
+            check(&format!("{program}-vault-paused"), Class::Transient, VAULT_UNREACHABLE);
+            check(&format!("{program}-vault-killed"), Class::Transient, VAULT_UNREACHABLE);
+            check(&format!("{program}-sealed"), Class::Transient, VAULT_ERROR);
+        }
+        check("htgettoken-v-kdc-paused", Class::Transient, KDC_UNREACHABLE);
+        check("htgettoken-v-unknown-vault", Class::Transient, VAULT_KERBEROS);
         check("htgettoken-no-ticket", Class::Transient, VAULT_KERBEROS);
+        check("htgettoken-v-no-ticket", Class::Permanent, VAULT_KERBEROS);
         check("condor_vault_storer-no-ticket", Class::Transient, VAULT_KERBEROS);
     }
 
     #[test]
     fn a_vault_that_works_and_refuses_needs_a_person() {
-        for name in
-            ["htgettoken-403", "htgettoken-403-kept-token", "htgettoken-no-refresh-token", "condor_vault_storer-403"]
-        {
-            let failure = check(name, Class::NeedsHuman, AUTHENTICATION_NEEDED);
-            assert_eq!(failure.next.as_deref(), Some("mt run token-push --onboard -s dune_production"));
+        for program in ["htgettoken", "htgettoken-v", "condor_vault_storer", "condor_vault_storer-v"] {
+            for fault in ["403", "no-refresh-token", "nologin"] {
+                let failure = check(&format!("{program}-{fault}"), Class::NeedsHuman, AUTHENTICATION_NEEDED);
+                assert_eq!(failure.next.as_deref(), Some("mt run token-push --onboard -s dune_production"));
+            }
         }
-        check("condor_vault_storer-no-refresh-token", Class::NeedsHuman, AUTHENTICATION_NEEDED);
-        check("condor_vault_storer-v-403", Class::NeedsHuman, AUTHENTICATION_NEEDED);
-        check("condor_vault_storer-v-no-refresh-token", Class::NeedsHuman, AUTHENTICATION_NEEDED);
+        check("htgettoken-v-403-kept-token", Class::NeedsHuman, AUTHENTICATION_NEEDED);
+        check("htgettoken-v-no-such-role", Class::NeedsHuman, AUTHENTICATION_NEEDED);
+        check("htgettoken-terminal-no-refresh-token", Class::NeedsHuman, AUTHENTICATION_NEEDED);
     }
 
     const REFUSED: &str = "Read token from https://v:8200/v1/secret failed: HTTPError: Forbidden: 1 error occurred:\n\t* permission denied\n\n\n";
