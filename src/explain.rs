@@ -1,5 +1,6 @@
 //! What every error code means and what to do about it: the explanations of all modules in one place.
 
+use crate::config;
 use crate::workflow::code::Code;
 use crate::workflow::definition;
 
@@ -17,7 +18,7 @@ pub struct Entry {
 type Explanations = &'static [(Code, &'static str, &'static str)];
 
 /// The explanations of every module that has codes.
-const MODULES: &[Explanations] = &[definition::codes::EXPLANATIONS];
+const MODULES: &[Explanations] = &[definition::codes::EXPLANATIONS, config::codes::EXPLANATIONS];
 
 /// Which numbers are about what: for a code that nobody knows.
 const RANGES: &[(std::ops::RangeInclusive<u16>, &str)] = &[
