@@ -129,6 +129,8 @@ pub(super) fn fields(config: &Config, service: &Service) -> Vec<Effective> {
         ("vault_server", json!(service.vault_server)),
     ];
     match &service.credds {
+        // No credd is asked or told, whatever is configured.
+        _ if service.token_getter == TokenGetter::GetToken => {}
         Credds::Fixed(credd) => values.push(("credds", json!([credd]))),
         Credds::Collector { collectors, constraint } => {
             let asked: Vec<_> = collectors.iter().map(|collector| format!("asked of {collector}")).collect();
