@@ -20,7 +20,7 @@ type Explanations = &'static [(Code, &'static str, &'static str)];
 /// The explanations of every module that has codes.
 const MODULES: &[Explanations] = &[
     cli::error::EXPLANATIONS,
-    config::EXPLANATIONS,
+    config::codes::EXPLANATIONS,
     definition::codes::EXPLANATIONS,
     driver::codes::EXPLANATIONS,
     guardian::EXPLANATIONS,

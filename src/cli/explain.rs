@@ -83,9 +83,9 @@ mod tests {
 
     #[test]
     fn an_unknown_code_is_wrong_usage_and_names_the_nearest() {
-        let (exit, out, err) = explained(Some("MT0149"));
+        let (exit, out, err) = explained(Some("MT0130"));
         assert_eq!((exit, out.as_str()), (2, ""));
-        assert!(err.contains("no message has the code MT0149"), "{err}");
+        assert!(err.contains("no message has the code MT0130"), "{err}");
         assert!(err.contains("about workflow files"), "{err}");
         assert!(err.contains("the nearest is MT0127"), "{err}");
     }

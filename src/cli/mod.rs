@@ -28,7 +28,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::acting::effective::overrides;
 use crate::acting::site::{Global, Site};
-use crate::config::LoadError;
+use crate::config::{Environment, LoadError};
 use error::{Failed, codes};
 use exit::ExitCode;
 
@@ -96,8 +96,14 @@ impl Cli {
                 };
                 printed(|out, err| workflow::run(command, &around, out, err))
             }
-            Command::Services(command) => services::run(global, command),
-            Command::Config(command) => config::run(global, command),
+            Command::Services(command) => {
+                let environment = Environment::of_process();
+                printed(|out, err| services::run(command, &about_configuration(global, &environment), out, err))
+            }
+            Command::Config(command) => {
+                let environment = Environment::of_process();
+                printed(|out, err| config::run(*command, &about_configuration(global, &environment), out, err))
+            }
             Command::Uids(command) => uids::run(global, command),
             Command::Explain(args) => printed(|out, err| explain::run(args, out, err)),
             Command::Completions { shell } => {
@@ -115,6 +121,15 @@ impl Cli {
                 Ok(ExitCode::Success)
             }
         }
+    }
+}
+
+fn about_configuration<'a>(global: &'a Global, environment: &'a Environment) -> config::Around<'a> {
+    config::Around {
+        configfile: global.configfile.as_deref(),
+        environment,
+        output: global.output,
+        style: output::Style::stdout(),
     }
 }
 

@@ -12,7 +12,7 @@
 //! | `mistake`, `codes` | what can be wrong with a file |
 //! | `select` | `-s` and `-e` |
 
-mod codes;
+pub mod codes;
 mod cursor;
 mod duration;
 mod environment;
@@ -39,7 +39,6 @@ mod yaml;
 
 use std::path::Path;
 
-pub use codes::*;
 pub use duration::{parse_duration, show_duration};
 pub use environment::Environment;
 pub use find::{Format, find};
