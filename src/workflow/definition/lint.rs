@@ -28,9 +28,9 @@ pub(super) fn lint<'s>(draft: &Draft<'s>, catalog: &dyn Catalog, mistakes: &mut 
             no_counter_in_finally(step, mistakes);
         }
     }
-    needs(draft.steps.get().map_or(&[], Vec::as_slice), catalog, mistakes);
+    needs(Place::Steps, draft.steps.get().map_or(&[], Vec::as_slice), catalog, mistakes);
     // What a machine made is gone when all machines have ended: `finally` begins with nothing.
-    needs(draft.finally.get().map_or(&[], Vec::as_slice), catalog, mistakes);
+    needs(Place::Finally, draft.finally.get().map_or(&[], Vec::as_slice), catalog, mistakes);
     if let Some(deadline) = draft.deadline.get().copied() {
         if let Some(reserve) = draft.reserve.or(default_reserve(deadline)) {
             reserve_leaves_time(draft, deadline, reserve, mistakes);
@@ -211,7 +211,7 @@ fn info(step: &StepDraft<'_>, catalog: &dyn Catalog) -> Option<ActionInfo> {
 
 /// In every mode, everything a step needs must be given or provided by a step before it. A product is asked for once:
 /// whatever provides it to the first step that lacks it serves the later ones too.
-fn needs<'s>(steps: &[StepDraft<'s>], catalog: &dyn Catalog, mistakes: &mut Vec<Mistake<'s>>) {
+fn needs<'s>(place: Place, steps: &[StepDraft<'s>], catalog: &dyn Catalog, mistakes: &mut Vec<Mistake<'s>>) {
     let steps: Vec<_> = steps.iter().map(|step| (step, info(step, catalog))).collect();
     let mut lacking: BTreeMap<(usize, Product), Vec<Mode>> = BTreeMap::new();
     for mode in Mode::ALL {
@@ -241,7 +241,8 @@ fn needs<'s>(steps: &[StepDraft<'s>], catalog: &dyn Catalog, mistakes: &mut Vec<
         };
         let message = format!("{} needs {product}, and no step before it provides it{in_modes}", called(step));
         let at = step.action.given().map_or(step.at, |(_, at)| read::first_token(at));
-        let providers: Vec<_> = catalog.names().into_iter().filter(|name| provides(catalog, name, &product)).collect();
+        let providers: Vec<_> =
+            catalog.names().into_iter().filter(|name| provides(catalog, place, name, &product)).collect();
         let help = match (providers.is_empty(), in_modes.is_empty()) {
             (false, true) => format!("put a {} step before it", read::enumerate(providers)),
             (false, false) => {
@@ -271,8 +272,10 @@ fn products(catalog: &dyn Catalog) -> Vec<Product> {
     products
 }
 
-fn provides(catalog: &dyn Catalog, name: &str, product: &Product) -> bool {
-    match catalog.action(name).map(|shape| shape.arguments) {
+/// Would a step with this action, in this list, provide the product?
+fn provides(catalog: &dyn Catalog, place: Place, name: &str, product: &Product) -> bool {
+    let shape = catalog.action(name).filter(|shape| shape.place == place);
+    match shape.map(|shape| shape.arguments) {
         Some(Arguments::None(info)) => info().provides.iter().any(|provision| provision.product == *product),
         Some(Arguments::Some(..)) | None => false,
     }
