@@ -1,7 +1,8 @@
 //! What every error code means and what to do about it: the explanations of all modules in one place.
 
 use crate::workflow::code::Code;
-use crate::workflow::definition;
+use crate::workflow::{definition, store};
+use crate::{cli, guardian, private_dir, process, token_file};
 
 /// One code explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,15 @@ pub struct Entry {
 type Explanations = &'static [(Code, &'static str, &'static str)];
 
 /// The explanations of every module that has codes.
-const MODULES: &[Explanations] = &[definition::codes::EXPLANATIONS];
+const MODULES: &[Explanations] = &[
+    cli::error::EXPLANATIONS,
+    definition::codes::EXPLANATIONS,
+    guardian::EXPLANATIONS,
+    private_dir::EXPLANATIONS,
+    process::EXPLANATIONS,
+    store::EXPLANATIONS,
+    token_file::EXPLANATIONS,
+];
 
 /// Which numbers are about what: for a code that nobody knows.
 const RANGES: &[(std::ops::RangeInclusive<u16>, &str)] = &[
