@@ -105,7 +105,7 @@ fn their_arguments_are_checked_by_them_at_the_right_place() {
     let steps = [BOIL, &BREW.replace("3", "30")].concat();
     let mistake = only(workflow(&steps, ""));
     assert_eq!(mistake.code, codes::BAD_NUMBER);
-    assert!(render(&[mistake.clone()], false).contains("Brew(leaves: 30)"));
+    assert!(render(std::slice::from_ref(&mistake), false).contains("Brew(leaves: 30)"));
     assert_eq!(mistake.column, Some(text(&steps, "").find("30").unwrap() + 1));
 }
 
