@@ -197,6 +197,8 @@ fn a_file_that_cannot_be_read_is_named_with_the_reason() {
     fs::write(site.path().join("latin.ron"), b"// one\n// caf\xe9\n").unwrap();
     let ran = mt(site.path(), &["check", "latin"]);
     assert!(ran.out.contains("line 2 is not UTF-8"), "{}", ran.out);
+    fs::write(site.path().join("huge.ron"), "/é".repeat(1 << 20)).unwrap();
+    assert!(mt(site.path(), &["check", "huge"]).out.contains("MT0120"), "not called half a character");
     assert!(mt(site.path(), &["check", "/dev/zero"]).out.contains("MT0120"), "an endless file ends");
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
-use managed_tokens::workflow::definition::Mode;
+use managed_tokens::workflow::definition::{ForEach, Mode};
 use managed_tokens::workflow::event::{Event, Fact, Selection, SessionStarted};
 use managed_tokens::workflow::id::{ProcessId, RunId, StepName, Subject, TargetName, WorkflowName};
 use managed_tokens::workflow::run::{Machine, Run, Session};
@@ -48,6 +48,7 @@ pub fn run(id: RunId, status: RunStatus, age: SignedDuration) -> Run {
         id,
         workflow: WorkflowName::new("token-push"),
         definition: "none".to_owned(),
+        for_each: ForEach::Service,
         mode: Mode::Normal,
         selection: Selection::default(),
         status,

@@ -28,19 +28,19 @@ pub(super) fn lint<'s>(draft: &Draft<'s>, catalog: &dyn Catalog, mistakes: &mut 
             no_counter_in_finally(step, mistakes);
         }
     }
-    needs(draft.steps.get().map_or(&[], Vec::as_slice), catalog, mistakes);
+    needs(Place::Steps, draft.steps.get().map_or(&[], Vec::as_slice), catalog, mistakes);
     // What a machine made is gone when all machines have ended: `finally` begins with nothing.
-    needs(draft.finally.get().map_or(&[], Vec::as_slice), catalog, mistakes);
-    if let Some(deadline) = draft.deadline.get().copied() {
-        if let Some(reserve) = draft.reserve.or(default_reserve(deadline)) {
-            reserve_leaves_time(draft, deadline, reserve, mistakes);
-            finally_fits(draft, reserve, mistakes);
-            let available = deadline.saturating_sub(reserve);
-            for step in draft.steps.get().into_iter().flatten().filter(|_| !available.is_zero()) {
-                retries_fit(step, available, mistakes);
-            }
-            wait_fits(draft, available, &mut warnings);
+    needs(Place::Finally, draft.finally.get().map_or(&[], Vec::as_slice), catalog, mistakes);
+    if let Some(deadline) = draft.deadline.get().copied()
+        && let Some(reserve) = draft.reserve.or(default_reserve(deadline))
+    {
+        reserve_leaves_time(draft, deadline, reserve, mistakes);
+        finally_fits(draft, reserve, mistakes);
+        let available = deadline.saturating_sub(reserve);
+        for step in draft.steps.get().into_iter().flatten().filter(|_| !available.is_zero()) {
+            retries_fit(step, available, mistakes);
         }
+        wait_fits(draft, available, &mut warnings);
     }
     warnings
 }
@@ -85,43 +85,43 @@ fn missing_in_step<'s>(step: &StepDraft<'s>, mistakes: &mut Vec<Mistake<'s>>) {
 }
 
 fn no_steps<'s>(draft: &Draft<'s>, mistakes: &mut Vec<Mistake<'s>>) {
-    if let Some((steps, at)) = draft.steps.given() {
-        if steps.is_empty() {
-            let mistake = Mistake::new(codes::NO_STEPS, read::first_token(at), "a workflow needs at least one step");
-            mistakes.push(mistake.with_help("add Step(name: \"kinit\", action: Kinit, timeout: \"20s\")"));
-        }
+    if let Some((steps, at)) = draft.steps.given()
+        && steps.is_empty()
+    {
+        let mistake = Mistake::new(codes::NO_STEPS, read::first_token(at), "a workflow needs at least one step");
+        mistakes.push(mistake.with_help("add Step(name: \"kinit\", action: Kinit, timeout: \"20s\")"));
     }
 }
 
 fn duplicate_names<'s>(draft: &Draft<'s>, mistakes: &mut Vec<Mistake<'s>>) {
     let mut seen = HashSet::new();
     for (_, step) in all_steps(draft) {
-        if let Some((name, at)) = step.name.given() {
-            if !seen.insert(name) {
-                let message = format!("two steps are named \"{name}\"");
-                mistakes.push(
-                    Mistake::new(codes::DUPLICATE_NAME, read::first_token(at), message)
-                        .with_help("a run is resumed by the names of its steps: give this one another"),
-                );
-            }
+        if let Some((name, at)) = step.name.given()
+            && !seen.insert(name)
+        {
+            let message = format!("two steps are named \"{name}\"");
+            mistakes.push(
+                Mistake::new(codes::DUPLICATE_NAME, read::first_token(at), message)
+                    .with_help("a run is resumed by the names of its steps: give this one another"),
+            );
         }
     }
 }
 
 fn backoff<'s>(step: &StepDraft<'s>, mistakes: &mut Vec<Mistake<'s>>) {
     let Some(retry) = step.retry.get() else { return };
-    if let Some(((first, longest), at)) = retry.backoff.given() {
-        if first > longest {
-            let message = format!(
-                "the first pause, {}, is longer than the longest, {}",
-                duration::format(*first),
-                duration::format(*longest)
-            );
-            mistakes.push(
-                Mistake::new(codes::BACKOFF, read::first_token(at), message)
-                    .with_help("backoff is (first pause, longest pause)"),
-            );
-        }
+    if let Some(((first, longest), at)) = retry.backoff.given()
+        && first > longest
+    {
+        let message = format!(
+            "the first pause, {}, is longer than the longest, {}",
+            duration::format(*first),
+            duration::format(*longest)
+        );
+        mistakes.push(
+            Mistake::new(codes::BACKOFF, read::first_token(at), message)
+                .with_help("backoff is (first pause, longest pause)"),
+        );
     }
 }
 
@@ -150,20 +150,20 @@ fn action<'s>(
         mistakes.push(Mistake::new(codes::WRONG_PLACE, token, message).with_help("move the step to the other list"));
         return false;
     }
-    if let Some(for_each) = draft.for_each.get() {
-        if !shape.for_each.contains(for_each) {
-            let message = format!("{} cannot work for each {for_each:?}", action.name);
-            mistakes.push(Mistake::new(codes::WRONG_SUBJECT, token, message));
-        }
+    if let Some(for_each) = draft.for_each.get()
+        && !shape.for_each.contains(for_each)
+    {
+        let message = format!("{} cannot work for each {for_each:?}", action.name);
+        mistakes.push(Mistake::new(codes::WRONG_SUBJECT, token, message));
     }
-    if let Some((per, at)) = step.per.given() {
-        if !shape.per.contains(per) {
-            let names: Vec<_> = shape.per.iter().map(|per| format!("{per:?}")).collect();
-            let may = read::enumerate(names.iter().map(String::as_str));
-            let message = format!("{} cannot work per {per:?}: expected {may}", action.name);
-            let help = "leave `per` out: the action knows";
-            mistakes.push(Mistake::new(codes::WRONG_PER, read::first_token(at), message).with_help(help));
-        }
+    if let Some((per, at)) = step.per.given()
+        && !shape.per.contains(per)
+    {
+        let names: Vec<_> = shape.per.iter().map(|per| format!("{per:?}")).collect();
+        let may = read::enumerate(names.iter().map(String::as_str));
+        let message = format!("{} cannot work per {per:?}: expected {may}", action.name);
+        let help = "leave `per` out: the action knows";
+        mistakes.push(Mistake::new(codes::WRONG_PER, read::first_token(at), message).with_help(help));
     }
     match (shape.arguments, action.arguments) {
         (Arguments::None(_), None) => {}
@@ -211,7 +211,7 @@ fn info(step: &StepDraft<'_>, catalog: &dyn Catalog) -> Option<ActionInfo> {
 
 /// In every mode, everything a step needs must be given or provided by a step before it. A product is asked for once:
 /// whatever provides it to the first step that lacks it serves the later ones too.
-fn needs<'s>(steps: &[StepDraft<'s>], catalog: &dyn Catalog, mistakes: &mut Vec<Mistake<'s>>) {
+fn needs<'s>(place: Place, steps: &[StepDraft<'s>], catalog: &dyn Catalog, mistakes: &mut Vec<Mistake<'s>>) {
     let steps: Vec<_> = steps.iter().map(|step| (step, info(step, catalog))).collect();
     let mut lacking: BTreeMap<(usize, Product), Vec<Mode>> = BTreeMap::new();
     for mode in Mode::ALL {
@@ -241,7 +241,8 @@ fn needs<'s>(steps: &[StepDraft<'s>], catalog: &dyn Catalog, mistakes: &mut Vec<
         };
         let message = format!("{} needs {product}, and no step before it provides it{in_modes}", called(step));
         let at = step.action.given().map_or(step.at, |(_, at)| read::first_token(at));
-        let providers: Vec<_> = catalog.names().into_iter().filter(|name| provides(catalog, name, &product)).collect();
+        let providers: Vec<_> =
+            catalog.names().into_iter().filter(|name| provides(catalog, place, name, &product)).collect();
         let help = match (providers.is_empty(), in_modes.is_empty()) {
             (false, true) => format!("put a {} step before it", read::enumerate(providers)),
             (false, false) => {
@@ -271,8 +272,10 @@ fn products(catalog: &dyn Catalog) -> Vec<Product> {
     products
 }
 
-fn provides(catalog: &dyn Catalog, name: &str, product: &Product) -> bool {
-    match catalog.action(name).map(|shape| shape.arguments) {
+/// Would a step with this action, in this list, provide the product?
+fn provides(catalog: &dyn Catalog, place: Place, name: &str, product: &Product) -> bool {
+    let shape = catalog.action(name).filter(|shape| shape.place == place);
+    match shape.map(|shape| shape.arguments) {
         Some(Arguments::None(info)) => info().provides.iter().any(|provision| provision.product == *product),
         Some(Arguments::Some(..)) | None => false,
     }
