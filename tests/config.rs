@@ -319,6 +319,7 @@ fn what_the_go_service_reads_without_loss_is_read() {
     );
     let config = yaml(&text).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.error_count_to_send_message, 4);
+    assert_eq!(yaml(&with("errorCountToSendMessage: 0", "")).unwrap().error_count_to_send_message, 1);
     assert_eq!(config.ferry.port, Some(8445));
     assert!(config.disable_notifications);
     assert_eq!(config.worker_types.push_tokens.retry_sleep, Some(Duration::ZERO));
