@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use managed_tokens::workflow::definition::Mode;
+use managed_tokens::workflow::definition::{ForEach, Mode};
 use managed_tokens::workflow::event::{Event, Fact, Selection};
 use managed_tokens::workflow::id::{RunId, StepName, Subject, TargetName, WorkflowName};
 use managed_tokens::workflow::run::{Machine, Run, StepState, TargetState};
@@ -176,6 +176,7 @@ fn run(id: RunId) -> Run {
         id,
         workflow: WorkflowName::new("token-push"),
         definition: "0".repeat(64),
+        for_each: ForEach::Service,
         mode: Mode::Normal,
         selection: Selection::default(),
         status: RunStatus::Succeeded,

@@ -76,7 +76,7 @@ fn a_store_of_random_bytes_is_refused() {
     let (_tmp, state) = used();
     remove_snapshots(&state);
     let db = state.store().join("db");
-    let noise: Vec<u8> = (0..fs::metadata(&db).unwrap().len()).map(|n| (n * 2_654_435_761 >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..fs::metadata(&db).unwrap().len()).map(|n| ((n * 2_654_435_761) >> 13) as u8).collect();
     fs::write(&db, noise).unwrap();
     refused(&state);
 }

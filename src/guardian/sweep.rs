@@ -81,10 +81,10 @@ fn sweep_one(run_dir: &Path, process: ProcessId, shared: &[PathBuf]) -> Option<S
 
 /// A lock file whose maker died before it got its name.
 fn remove_unfinished(path: &Path) {
-    if let Ok(file) = options().open(path) {
-        if matches!(try_lock(&file), Ok(true)) {
-            let _ = fs::remove_file(path); // the next sweep tries again
-        }
+    if let Ok(file) = options().open(path)
+        && matches!(try_lock(&file), Ok(true))
+    {
+        let _ = fs::remove_file(path); // the next sweep tries again
     }
 }
 

@@ -284,10 +284,10 @@ fn exit_event(pid: Pid) -> io::Result<AsyncFd<OwnedFd>> {
 }
 
 async fn exited(event: Option<&AsyncFd<OwnedFd>>, child: &mut Child) {
-    if let Some(event) = event {
-        if event.readable().await.is_ok() {
-            return;
-        }
+    if let Some(event) = event
+        && event.readable().await.is_ok()
+    {
+        return;
     }
     // Collects it: between this and the last signal to the group its number could become another's. Only on old kernels.
     let _ = child.wait().await;

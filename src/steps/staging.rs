@@ -103,10 +103,10 @@ pub(super) struct Operands {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
-            if error.kind() != std::io::ErrorKind::NotFound {
-                tracing::warn!(%error, directory = %self.directory.display(), "staged files stay in the private directory");
-            }
+        if let Err(error) = std::fs::remove_dir_all(&self.directory)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, directory = %self.directory.display(), "staged files stay in the private directory");
         }
     }
 }

@@ -94,9 +94,9 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
             made(Class::Permanent, VAULT_KERBEROS, "there is no Kerberos ticket for the vault login".to_owned())
         }
         Verdict::Kerberos => {
-            let why =
+            let mut said =
                 REQUESTS.iter().filter(|text| text.starts_with("kerberos")).map(|text| super::line_with(output, text));
-            let why = why.filter(|line| !line.is_empty()).last().map(|line| format!(": {line}")).unwrap_or_default();
+            let why = said.rfind(|line| !line.is_empty()).map(|line| format!(": {line}")).unwrap_or_default();
             let cause = format!("the login at the vault server {vault} with Kerberos failed{why}");
             made(Class::Transient, VAULT_KERBEROS, cause)
         }
