@@ -103,8 +103,10 @@ pub(super) struct Operands {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.directory) {
-            if error.kind() != std::io::ErrorKind::NotFound {
+        match std::fs::remove_dir_all(&self.directory) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
                 tracing::warn!(%error, directory = %self.directory.display(), "staged files stay in the private directory");
             }
         }

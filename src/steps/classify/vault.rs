@@ -96,7 +96,7 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
         Verdict::Kerberos => {
             let why =
                 REQUESTS.iter().filter(|text| text.starts_with("kerberos")).map(|text| super::line_with(output, text));
-            let why = why.filter(|line| !line.is_empty()).last().map(|line| format!(": {line}")).unwrap_or_default();
+            let why = why.rev().find(|line| !line.is_empty()).map(|line| format!(": {line}")).unwrap_or_default();
             let cause = format!("the login at the vault server {vault} with Kerberos failed{why}");
             made(Class::Transient, VAULT_KERBEROS, cause)
         }
