@@ -322,6 +322,3 @@ impl Action for GetVaultToken {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

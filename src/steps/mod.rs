@@ -119,3 +119,6 @@ fn unknown_service(attempt: &Attempt) -> Failure {
     let message = format!("the step {} works for a service, and {name} is not one of this run", attempt.step);
     Failure::new(Class::Permanent, codes::EXEC_FAILED, message)
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,6 +51,8 @@ pub(super) struct Files<'a> {
     copy: PathBuf,
     /// What was there: saved as, and where it was.
     saved: Vec<(PathBuf, PathBuf)>,
+    /// Is what has these names now ours to remove?
+    cleared: bool,
     _shared: Option<(MutexGuard<'a, ()>, Flock<File>)>,
 }
 
@@ -141,7 +143,7 @@ impl<'a> Files<'a> {
     ) -> Self {
         let token = Path::new(DIRECTORY).join(format!("vt_{ident}-{}", service.issuer_service));
         let copy = Path::new(DIRECTORY).join(format!("vt_{ident}"));
-        Self { id, token, copy, saved: Vec::new(), _shared: turn }
+        Self { id, token, copy, saved: Vec::new(), cleared: false, _shared: turn }
     }
 
     fn save(&mut self, world: &World) -> Result<(), Failure> {
@@ -156,6 +158,7 @@ impl<'a> Files<'a> {
                 }
             }
         }
+        self.cleared = true;
         Ok(())
     }
 
@@ -181,7 +184,7 @@ impl<'a> Files<'a> {
 
 impl Drop for Files<'_> {
     fn drop(&mut self) {
-        for path in [&self.token, &self.copy] {
+        for path in [&self.token, &self.copy].into_iter().filter(|_| self.cleared) {
             if let Err(error) = token_file::remove(path) {
                 warn!(%error, "a file of {PROGRAM} stays behind");
             }

@@ -1,1 +1,0 @@
-//! The promises of `GetVaultToken` that need no vault.
