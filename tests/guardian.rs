@@ -364,14 +364,14 @@ fn both_killed_then_a_sweep_ends_what_they_left() {
     // Stopped first, so that neither can do anything about the other's death.
     kill(acting.guardian(), Signal::SIGSTOP).unwrap();
     kill(acting.worker, Signal::SIGSTOP).unwrap();
-    assert_eq!(sweep(&world.run, &[world.shared.clone()]).unwrap(), [], "its owner lives, if stopped");
+    assert_eq!(sweep(&world.run, std::slice::from_ref(&world.shared)).unwrap(), [], "its owner lives, if stopped");
     acting.guardian.kill().unwrap();
     kill(acting.worker, Signal::SIGKILL).unwrap();
     acting.end();
     eventually("the worker is gone", || owner_is_dead(&world.run, acting.process).then_some(()));
     assert!(pids.iter().all(|pid| !is_dead(*pid)));
 
-    let swept = sweep(&world.run, &[world.shared.clone()]).unwrap();
+    let swept = sweep(&world.run, std::slice::from_ref(&world.shared)).unwrap();
     assert_eq!(swept.len(), 1);
     assert_eq!(swept[0].process, acting.process);
     assert!(swept[0].problems.is_empty(), "{:?}", swept[0].problems);

@@ -82,8 +82,11 @@ fn every_row_of_the_machine_table_is_as_the_oracle_says() {
     }
 }
 
+/// Name, needs, and what it makes and whether that outlives the process.
+type Link = (&'static str, Vec<&'static str>, Option<(&'static str, bool)>);
+
 /// kinit makes a ticket that dies with the process; get makes a token that outlives it; store and push use them.
-fn chain() -> [(&'static str, Vec<&'static str>, Option<(&'static str, bool)>); 4] {
+fn chain() -> [Link; 4] {
     [
         ("kinit", vec![], Some(("Ticket", false))),
         ("get", vec!["Ticket"], Some(("Token", true))),

@@ -1,6 +1,6 @@
 //! What a command works from: the configuration and the state directory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::config::{self, Config, Environment};
 
@@ -36,7 +36,8 @@ impl Site {
     /// Loads the configuration. Its warnings go to the log.
     pub fn load(global: &Global) -> Result<Self, config::LoadError> {
         let environment = Environment::of_process();
-        let config = config::load(global.configfile.as_deref(), &environment)?;
+        let given = global.configfile.as_deref().filter(|path| !path.as_os_str().is_empty());
+        let config = config::load(given, &environment)?;
         for warning in &config.warnings {
             tracing::warn!("{}", warning.render("warning"));
         }
@@ -51,11 +52,4 @@ impl Site {
             None => Self::load(global).map(|site| site.state_dir),
         }
     }
-}
-
-/// The directory of a site's own workflows.
-pub fn workflow_directory(environment: &Environment) -> PathBuf {
-    environment
-        .get("MT_WORKFLOW_DIR")
-        .map_or_else(|| Path::new("/etc/managed-tokens/workflows").to_owned(), PathBuf::from)
 }
