@@ -194,7 +194,8 @@ impl Store {
     }
 
     /// Finishes what was asked for before, lets the store go and ends its thread. Blocks. Every clone is closed with it.
-    /// Not needed for durability: a write is durable when it returns.
+    /// Not needed for durability: a write is durable when it returns. But what is written to the sidecar here makes it
+    /// certain that a later loss is noticed, so every command ends with it.
     pub fn close(self) {
         let (done, closed) = mpsc::sync_channel(1);
         if self.requests.send(Request::Close(done)).is_ok() {

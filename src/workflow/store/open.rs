@@ -140,8 +140,11 @@ impl Opened {
 
     /// Tells the sidecar how far the store has come, if that is news.
     pub(super) fn checkpoint(&mut self) -> Result<(), StoreError> {
-        if self.access == Access::ReadWrite && self.sequence > self.sidecar.checkpoint {
-            let log_bytes = self.files.log_bytes()?;
+        if self.access == Access::ReadOnly {
+            return Ok(());
+        }
+        let log_bytes = self.files.log_bytes()?;
+        if self.sequence > self.sidecar.checkpoint || log_bytes < self.sidecar.log_bytes {
             let sidecar = Sidecar { checkpoint: self.sequence, log_bytes, ..self.sidecar.clone() };
             sidecar.write(&self.sidecar_path)?;
             self.sidecar = sidecar;
