@@ -11,7 +11,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use managed_tokens::workflow::id::RunId;
-use managed_tokens::workflow::store::{Access, HolderState, Options, StateDir, Store, StoreError};
+use managed_tokens::workflow::store::{Access, HolderState, Options, Shelf, StateDir, Store, StoreError};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -109,6 +110,8 @@ fn another_process() {
                 std::thread::park();
             }
         }
+        "fail-to-grow-its-log" => meet_a_failing_disk(&writer(&state), 10_000),
+        "fail-to-write-a-blob" => meet_a_failing_disk(&writer(&state), 3 << 20),
         other => panic!("no such part: {other}"),
     }
 }
@@ -138,6 +141,55 @@ fn write_events(store: &Store) {
             });
         }
     });
+}
+
+/// Says the number of every acknowledged write until one fails, then that it goes on without the store.
+fn meet_a_failing_disk(store: &Store, size: usize) {
+    // A file over 2 MiB fails like a broken disk would. SIGXFSZ would end the process.
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
+    setrlimit(Resource::RLIMIT_FSIZE, 2 << 20, 2 << 20).unwrap();
+    let put =
+        |n: u64, size| store.write_blocking(move |tx| tx.put(Shelf::Metrics, &format!("{n:010}"), &"x".repeat(size)));
+    put(0, 100).unwrap();
+    say(0);
+    let mut n = 1;
+    let error: StoreError = loop {
+        match put(n, size) {
+            Ok(()) => say(n),
+            Err(error) => break error,
+        }
+        n += 1;
+    };
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+    // Whatever state sled is in, an answer comes: an error, or success if it could be opened anew.
+    for answer in [put(n + 1, size), store.read_blocking(|_| ())] {
+        assert!(!matches!(answer, Err(StoreError::Hangs { .. })));
+    }
+    store.clone().close();
+    say(FAILED_WELL);
+}
+
+const FAILED_WELL: u64 = u64::MAX;
+
+#[test]
+fn a_failing_disk_is_an_error_and_never_a_hang_and_loses_nothing_acknowledged() {
+    for part in ["fail-to-grow-its-log", "fail-to-write-a-blob"] {
+        let (_tmp, state) = state();
+        let mut player = Player::start(part, &state);
+        let mut acknowledged = 0;
+        loop {
+            match player.hear() {
+                Some(FAILED_WELL) => break,
+                Some(said) => acknowledged = said + 1,
+                None => panic!("{part}: it ended before it had seen the error"),
+            }
+        }
+        player.kill();
+        let found =
+            reader(&state).read_blocking(|view| view.scan_prefix::<String>(Shelf::Metrics, "")).unwrap().unwrap();
+        assert!(found.len() as u64 >= acknowledged, "{part}: {} of {acknowledged} are left", found.len());
+    }
 }
 
 #[test]

@@ -189,6 +189,14 @@ pub enum StoreError {
         /// Why.
         source: Arc<io::Error>,
     },
+    /// The store's thread does not answer: its disk hangs.
+    #[error("the store {} has not answered for {waited:?}; look at its disk (dmesg, `ps -o stat,wchan`)", path.display())]
+    Hangs {
+        /// The store.
+        path: PathBuf,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// There is no state directory.
     #[error("{} does not exist: nothing has run with it yet, or --state-dir names the wrong place", path.display())]
     Missing {
@@ -232,7 +240,7 @@ impl StoreError {
             Self::Damaged { .. } => DAMAGED,
             Self::Newer { .. } => NEWER,
             Self::Permission { .. } => PERMISSION,
-            Self::Io { .. } => IO,
+            Self::Io { .. } | Self::Hangs { .. } => IO,
             Self::Missing { .. } => MISSING,
             Self::Closed => CLOSED,
             Self::ReadOnly | Self::OutOfOrder { .. } | Self::Unstorable { .. } => MISUSED,
@@ -247,6 +255,7 @@ impl StoreError {
             | Self::NoSpace { .. }
             | Self::Permission { .. }
             | Self::Io { .. }
+            | Self::Hangs { .. }
             | Self::Missing { .. }
             | Self::Closed
             | Self::ReadOnly

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -30,13 +31,16 @@ pub enum Access {
 pub struct Options {
     /// How long other processes are waited for: 10 s.
     pub patience: Duration,
+    /// How long the blocking calls wait for an answer in all, the time in line included: 30 s. It takes longer only if a
+    /// disk hangs. The async calls wait without limit: their callers have deadlines of their own.
+    pub answer: Duration,
     /// Below this much free space (in bytes) the store is not opened: [`MIN_FREE`].
     pub min_free: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { patience: Duration::from_secs(10), min_free: MIN_FREE }
+        Self { patience: Duration::from_secs(10), answer: Duration::from_secs(30), min_free: MIN_FREE }
     }
 }
 
@@ -71,6 +75,8 @@ pub struct Store {
     requests: mpsc::Sender<Request>,
     counts: Arc<Counts>,
     access: Access,
+    path: Arc<Path>,
+    answer: Duration,
 }
 
 impl Store {
@@ -89,12 +95,13 @@ impl Store {
     pub fn open_with(state: &StateDir, access: Access, options: Options) -> Result<Self, StoreError> {
         let (requests, incoming) = mpsc::channel();
         let counts = Arc::new(Counts::default());
+        let (path, answer) = (state.store().into(), options.answer);
         let worker = Worker::new(state.clone(), access, options, Arc::clone(&counts));
         std::thread::Builder::new()
             .name("mt-store".to_owned())
             .spawn(move || worker.work(&incoming))
             .map_err(|e| StoreError::io("start a thread for", &state.store(), e))?;
-        let store = Self { requests, counts, access };
+        let store = Self { requests, counts, access, path, answer };
         store.read_blocking(|_| ())?;
         Ok(store)
     }
@@ -102,7 +109,7 @@ impl Store {
     /// Changes the store. What the closure reads and writes is one atomic step; it is durable when this returns `Ok`.
     /// If the closure fails, nothing it changed is kept.
     ///
-    /// After an error of the commit itself (`NoSpace`, `Io`) the changes may or may not be there.
+    /// After an error of the commit itself (`Io`, `Hangs`) the changes may or may not be there.
     ///
     /// # Errors
     /// The closure's own, or a [`StoreError`] turned into it.
@@ -149,7 +156,7 @@ impl Store {
     {
         let (reply, answer) = mpsc::sync_channel(1);
         self.send_write(change, move |outcome| drop(reply.send(outcome)))?;
-        unwound(answer.recv().map_err(|_| StoreError::Closed)?)
+        self.wait_for_answer(&answer)?
     }
 
     /// Reads committed state.
@@ -183,16 +190,17 @@ impl Store {
     {
         let (reply, answer) = mpsc::sync_channel(1);
         self.send_read(look, move |outcome| drop(reply.send(outcome)))?;
-        unwound(answer.recv().map_err(|_| StoreError::Closed)?)
+        self.wait_for_answer(&answer)?
     }
 
     /// Finishes what was asked for before, lets the store go and ends its thread. Blocks. Every clone is closed with it.
-    /// Not needed for durability: a write is durable when it returns.
+    /// Not needed for durability: a write is durable when it returns. But what is written to the sidecar here makes it
+    /// certain that a later loss is noticed, so every command ends with it.
     pub fn close(self) {
         let (done, closed) = mpsc::sync_channel(1);
         if self.requests.send(Request::Close(done)).is_ok() {
-            // An error means that the thread has ended: as good as closed.
-            let _ = closed.recv();
+            // An error means that the thread has ended, which is as good, or that its disk hangs.
+            let _ = closed.recv_timeout(self.answer);
         }
     }
 
@@ -205,6 +213,18 @@ impl Store {
             turns: of(&self.counts.turns),
             hand_overs: of(&self.counts.hand_overs),
         }
+    }
+
+    fn wait_for_answer<T, E>(&self, answer: &mpsc::Receiver<Outcome<T, E>>) -> Result<Result<T, E>, StoreError> {
+        match answer.recv_timeout(self.answer) {
+            Ok(outcome) => Ok(unwound(outcome)),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err(StoreError::Closed),
+            Err(mpsc::RecvTimeoutError::Timeout) => Err(self.hangs()),
+        }
+    }
+
+    fn hangs(&self) -> StoreError {
+        StoreError::Hangs { path: self.path.to_path_buf(), waited: self.answer }
     }
 
     fn send_write<T, E>(

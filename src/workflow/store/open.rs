@@ -23,7 +23,7 @@ use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer, sync_directory};
 use super::state_dir::{StateDir, make_directory};
 use super::view::{Base, View};
 
-/// Below this much free space the store is not opened: opening writes, and sled does not survive failing there.
+/// Below this much free space the store is neither opened, which writes, nor written.
 pub const MIN_FREE: u64 = 16 << 20;
 
 /// sled's page cache. Its default takes 500 MB and more.
@@ -46,6 +46,7 @@ pub(super) struct Opened {
     sidecar: Sidecar,
     sequence: u64,
     access: Access,
+    min_free: u64,
 }
 
 impl std::fmt::Debug for Opened {
@@ -93,14 +94,20 @@ impl Opened {
                 sidecar
             }
         };
-        Ok(Some(Self { trees, db, files, path, sidecar_path: state.sidecar(), sidecar, sequence, access }))
+        Ok(Some(Self { trees, db, files, path, sidecar_path: state.sidecar(), sidecar, sequence, access, min_free }))
     }
 
     pub(super) fn base(&self) -> Base<'_> {
         Base { trees: &self.trees, path: &self.path }
     }
 
-    /// Makes the changes durable, all or none. After an error the store must be dropped: sled does not recover in place.
+    /// Is there room for so many bytes more? Asked before each commit, because sled does not survive a full disk.
+    pub(super) fn check_room(&self, bytes: usize) -> Result<(), StoreError> {
+        // Each record is written again with its neighbours.
+        check_free_space(&self.path, &self.path, self.min_free.saturating_add(4 * bytes as u64))
+    }
+
+    /// Makes the changes durable, all or none. After an error the store may be broken, see `Worker::drop_broken`.
     pub(super) fn commit(&mut self, mut changes: Overlay) -> Result<(), StoreError> {
         let sequence = self.sequence + 1;
         changes.set(Tree::Meta, keys::SEQUENCE, Some(record::encode(Tree::Meta, keys::SEQUENCE, &sequence)?));
@@ -133,8 +140,11 @@ impl Opened {
 
     /// Tells the sidecar how far the store has come, if that is news.
     pub(super) fn checkpoint(&mut self) -> Result<(), StoreError> {
-        if self.access == Access::ReadWrite && self.sequence > self.sidecar.checkpoint {
-            let log_bytes = self.files.log_bytes()?;
+        if self.access == Access::ReadOnly {
+            return Ok(());
+        }
+        let log_bytes = self.files.log_bytes()?;
+        if self.sequence > self.sidecar.checkpoint || log_bytes < self.sidecar.log_bytes {
             let sidecar = Sidecar { checkpoint: self.sequence, log_bytes, ..self.sidecar.clone() };
             sidecar.write(&self.sidecar_path)?;
             self.sidecar = sidecar;
@@ -310,7 +320,7 @@ fn check_free_space(store: &Path, disk: &Path, needed: u64) -> Result<(), StoreE
     if free < needed {
         return Err(StoreError::NoSpace {
             path: store.to_owned(),
-            what: format!("{} KiB are free, and {} KiB are needed to open it safely", free >> 10, needed >> 10),
+            what: format!("{} KiB are free, and {} KiB are needed to use it safely", free >> 10, needed >> 10),
         });
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use super::error::StoreError;
@@ -29,6 +29,9 @@ const GROUP_WRITES: usize = 1024;
 
 /// A group commit takes no further write once its changes are this big, in bytes.
 const GROUP_BYTES: usize = 2 << 20;
+
+/// How long closing a store whose commit failed may take.
+const DROP_WITHIN: Duration = Duration::from_secs(1);
 
 /// Tells a writer how the commit went.
 pub(super) type Ack = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -133,24 +136,29 @@ impl Worker {
             let full = acks.len() >= GROUP_WRITES || group.bytes() >= GROUP_BYTES;
             next = if full { None } else { requests.try_recv().ok() };
         }
+        let mut broken = false;
         let committed = match (&mut holding.opened, group.is_empty()) {
             (_, true) => Ok(()),
-            (Some(opened), false) => opened.commit(group),
+            (Some(opened), false) => match opened.check_room(group.bytes()) {
+                Ok(()) => opened.commit(group).inspect_err(|_| broken = true),
+                // Nothing was touched: what is recorded can still be read.
+                Err(error) => Err(error),
+            },
             (None, false) => Err(StoreError::ReadOnly),
         };
         holding.last_used = Instant::now();
+        let writes = acks.iter().filter(|(_, changed)| *changed).count();
         match &committed {
-            Ok(()) => {
-                let writes = acks.iter().filter(|(_, changed)| *changed).count();
-                if writes > 0 {
-                    self.counts.commits.fetch_add(1, Ordering::Relaxed);
-                    self.counts.writes.fetch_add(writes as u64, Ordering::Relaxed);
-                }
+            Ok(()) if writes > 0 => {
+                self.counts.commits.fetch_add(1, Ordering::Relaxed);
+                self.counts.writes.fetch_add(writes as u64, Ordering::Relaxed);
             }
-            Err(error) => {
+            Ok(()) => {}
+            Err(error) if broken => {
                 self.given_up = error.is_final().then(|| error.clone());
-                self.drop_store();
+                self.drop_broken(error);
             }
+            Err(_) => {}
         }
         for (ack, _) in acks {
             ack(committed.clone());
@@ -209,10 +217,24 @@ impl Worker {
     }
 
     fn drop_store(&mut self) {
-        if let Some(Holding { opened, _turn: turn, .. }) = self.holding.take() {
-            // sled writes what it has left when it is dropped, and panics if it cannot.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(opened)));
-            drop(turn);
+        if let Some(holding) = self.holding.take() {
+            // sled writes what it has left when it is dropped.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(holding)));
+        }
+    }
+
+    /// Drops a store whose commit failed. After some errors sled then waits for ever for a buffer that nobody will write
+    /// (after a blob that could not be written, for one). So another thread does it, and if it does not come back, this
+    /// process keeps its turn and never opens the store again: it cannot, sled's own lock being still held.
+    fn drop_broken(&mut self, error: &StoreError) {
+        let Some(holding) = self.holding.take() else { return };
+        let (done, dropped) = mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new().name("mt-store-drop".to_owned()).spawn(move || {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(holding)));
+            let _ = done.send(());
+        });
+        if thread.is_err() || dropped.recv_timeout(DROP_WITHIN).is_err() {
+            self.given_up = Some(error.clone());
         }
     }
 }
