@@ -14,3 +14,6 @@ pub mod render;
 
 pub use due::{DueCounter, Kind};
 pub use outbox::{Outbox, OutboxEntry, OutboxError, OutboxStatus, prepare};
+
+#[cfg(test)]
+mod tests;

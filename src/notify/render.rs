@@ -14,7 +14,7 @@ use crate::workflow::run::RunState;
 /// All subjects begin with it, for filters.
 pub const PREFIX: &str = "[managed tokens]";
 /// Longer subjects are cut by mail programs anyway.
-const MOST_SUBJECT: usize = 120;
+const MOST_SUBJECT: usize = 160;
 
 /// What is due, by service, setup first.
 fn by_subject(due: &[DueCounter]) -> BTreeMap<&Subject, Vec<&DueCounter>> {
@@ -36,7 +36,7 @@ pub fn subject(state: &RunState, due: &[DueCounter]) -> String {
         Some((service, list)) if grouped.len() == 1 => {
             let setup = list.iter().find(|one| one.kind == Kind::Setup);
             match setup {
-                Some(setup) => format!("{service}: {}{}", in_a_row(setup.value), one_line(&setup.message)),
+                Some(setup) => format!("{service}: {}{}", one_line(&setup.message), in_a_row(setup.value)),
                 None => {
                     let failed = list.len();
                     let all = node_count(state, service).max(failed);
@@ -105,7 +105,7 @@ fn for_runs(runs: u32) -> String {
 }
 
 fn in_a_row(runs: u32) -> String {
-    if runs > 1 { format!("{runs} times in a row: ") } else { String::new() }
+    if runs > 1 { format!(" ({runs} runs in a row)") } else { String::new() }
 }
 
 /// The nodes to which this run was to push for the service.

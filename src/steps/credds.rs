@@ -117,8 +117,7 @@ fn parse(stdout: &str) -> Vec<CreddName> {
 
 /// Can this be the name of a credd? It becomes part of a file's name, and another host said it.
 pub(super) fn is_credd_name(name: &str) -> bool {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_@:".contains(&byte);
-    name != "undefined" && (1..=255).contains(&name.len()) && name.bytes().all(plain) && !name.starts_with(['-', '.'])
+    name != "undefined" && name.parse::<CreddName>().is_ok()
 }
 
 #[cfg(test)]

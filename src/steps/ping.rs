@@ -14,8 +14,6 @@ use crate::workflow::id::{Subject, TargetName};
 
 /// Its name in workflow files.
 pub const NAME: &str = "Ping";
-/// Come first, so that the configuration's own win.
-const OPTIONS: &[&str] = &["-W", "5", "-c", "1"];
 
 /// The action.
 pub struct Ping {
@@ -31,7 +29,7 @@ impl Ping {
     async fn run(&self, attempt: &Attempt) -> AttemptResult {
         let context = self.world.service(attempt.subject.as_ref()).ok_or_else(|| unknown_service(attempt))?;
         let node = node_of(context, attempt)?;
-        let command = self.world.command("ping").args(OPTIONS).args(&context.service.ping_options);
+        let command = self.world.command("ping").args(&context.service.ping_options);
         let command = command.arg("--").arg(node.as_str());
         let failure = match process::run(command, &attempt.cancel).await {
             Ok(finished) if finished.success() => {

@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use super::classify::{not_run, remote};
 use super::codes::{NODE_UNREACHABLE, TOKEN_FILE, UID_UNKNOWN};
 use super::staging::Staging;
+use super::vault_options::resolve;
 use super::world::{ServiceContext, World};
 use super::{info_of, is_node, node_of, nodes, unknown_service};
 use crate::config::{NodeName, Service};
@@ -16,8 +17,8 @@ use crate::workflow::id::{Subject, TargetName};
 
 /// Its name in workflow files.
 pub const NAME: &str = "Push";
-/// ssh takes the first value it meets, so these come after the configuration's own.
-const SSH_OPTIONS: &[&str] = &["ConnectTimeout=30", "ServerAliveInterval=30", "ServerAliveCountMax=1", "BatchMode=yes"];
+/// Nobody is there to answer a question. ssh takes the first value it meets, so this comes after the configuration's own.
+const SSH_OPTION: &str = "BatchMode=yes";
 
 /// The action.
 pub struct Push {
@@ -45,7 +46,12 @@ impl Push {
         let token =
             token.ok_or_else(|| Failure::new(Class::Permanent, TOKEN_FILE, "there is no vault token to push"))?;
         let uid = context.uid.ok_or_else(|| uid_unknown(service))?;
-        let (staging, note) = Staging::make(&self.world, service, uid, &token)
+        let vault = match service.vault_server {
+            Some(_) => None,
+            // The template may name it; nothing else here needs it.
+            None => resolve(&self.world, service, &attempt.cancel).await.ok().map(|options| options.server),
+        };
+        let (staging, note) = Staging::make(&self.world, service, uid, vault.as_deref(), &token)
             .map_err(|error| Failure::new(Class::Permanent, TOKEN_FILE, format!("cannot stage the files: {error}")))?;
 
         let ended = self.rsync(&staging, true, service, node, attempt).await?;
@@ -111,26 +117,9 @@ fn bracketed(node: &NodeName) -> String {
 
 /// `ssh` with its options as rsync's `-e` takes it: split at spaces, quotes but no backslashes.
 fn remote_shell(options: &[String]) -> String {
-    let mut words = vec!["ssh".to_owned()];
-    let mut value_expected = false;
-    for option in options {
-        // `Name=value` without `-o`, as sites write it too.
-        let bare = !value_expected && !option.starts_with('-') && option.split_once('=').is_some();
-        if bare {
-            words.push("-o".to_owned());
-        }
-        value_expected = option.len() == 2 && option.starts_with('-') && takes_value(option);
-        words.push(option.clone());
-    }
-    for option in SSH_OPTIONS {
-        words.extend(["-o".to_owned(), (*option).to_owned()]);
-    }
-    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
-}
-
-/// ssh's options that are followed by a value.
-fn takes_value(option: &str) -> bool {
-    option.chars().nth(1).is_some_and(|letter| "BbcDEeFIiJLlmOoPpQRSWw".contains(letter))
+    let words =
+        [["ssh"].as_slice(), &options.iter().map(String::as_str).collect::<Vec<_>>(), &["-o", SSH_OPTION]].concat();
+    words.into_iter().map(quoted).collect::<Vec<_>>().join(" ")
 }
 
 fn quoted(word: &str) -> String {
@@ -167,25 +156,15 @@ impl Action for Push {
 mod tests {
     use super::*;
 
-    const DEFAULTS: &str = "-o ConnectTimeout=30 -o ServerAliveInterval=30 -o ServerAliveCountMax=1 -o BatchMode=yes";
-
-    fn shell(options: &str) -> String {
-        remote_shell(&shell_words::split(options).unwrap())
-    }
-
     #[test]
     fn the_configurations_ssh_options_come_first_because_ssh_takes_the_first() {
-        assert_eq!(shell(""), format!("ssh {DEFAULTS}"));
-        assert_eq!(shell("-o ConnectTimeout=3"), format!("ssh -o ConnectTimeout=3 {DEFAULTS}"));
-        assert_eq!(shell("ConnectTimeout=3 Port=2222"), format!("ssh -o ConnectTimeout=3 -o Port=2222 {DEFAULTS}"));
-        assert_eq!(shell("-i /k/a=b -4 -oPort=22"), format!("ssh -i /k/a=b -4 -oPort=22 {DEFAULTS}"));
+        let words = |options: &str| remote_shell(&shell_words::split(options).unwrap());
+        assert_eq!(words("-o ConnectTimeout=3 -4"), "ssh -o ConnectTimeout=3 -4 -o BatchMode=yes");
     }
 
     #[test]
     fn a_word_with_spaces_or_quotes_stays_one_word_for_rsync() {
-        assert_eq!(
-            shell(r#"-o "ProxyCommand=ssh -W %h:%p it's""#),
-            format!("ssh -o 'ProxyCommand=ssh -W %h:%p it''s' {DEFAULTS}")
-        );
+        let options = ["-o".to_owned(), "ProxyCommand=ssh -W %h:%p it's".to_owned()];
+        assert_eq!(remote_shell(&options), "ssh -o 'ProxyCommand=ssh -W %h:%p it''s' -o BatchMode=yes");
     }
 }

@@ -33,6 +33,7 @@ impl Staging {
         world: &World,
         service: &Service,
         uid: u32,
+        vault: Option<&str>,
         token: &TokenSource,
     ) -> Result<(Self, Option<String>), StagingError> {
         let mut staging = Self { directory: world.private_path("push"), files: Vec::new(), role: None };
@@ -44,7 +45,7 @@ impl Staging {
             token_file::plant(&token.staged, &directory.join(&path))?;
             staging.files.push(path);
         }
-        let note = match role_path(&service.default_role_file_template, uid) {
+        let note = match role_path(service, uid, vault) {
             Ok(path) if staging.files.contains(&path) => {
                 Some(format!("no default role file: {} is the token's", path.display()))
             }
@@ -111,48 +112,33 @@ impl Drop for Staging {
     }
 }
 
-/// The default role file's path without the leading slash: a template whose last placeholder is the UID.
-fn role_path(template: &str, uid: u32) -> Result<PathBuf, String> {
-    let mut path = String::new();
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once("{{") {
-        let (name, after) = after.split_once("}}").ok_or_else(|| format!("{template:?} is no template"))?;
-        if name.trim() != ".DesiredUID" {
-            return Err(format!("{template:?} holds {{{{{name}}}}}"));
-        }
-        path.push_str(before);
-        path.push_str(&uid.to_string());
-        rest = after;
+/// The default role file's path without the leading slash.
+fn role_path(service: &Service, uid: u32, vault: Option<&str>) -> Result<PathBuf, String> {
+    let path = service.default_role_file(uid, vault).map_err(|error| error.to_string())?;
+    let below: PathBuf = Path::new(&path).components().skip(1).collect();
+    let normal = below.components().all(|part| matches!(part, Component::Normal(_)));
+    if normal && !path.ends_with('/') && below.file_name().is_some() {
+        Ok(below)
+    } else {
+        Err(format!("{path:?} is not the path of a file"))
     }
-    path.push_str(rest);
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@=,".contains(&byte);
-    if !path.starts_with('/') || path.ends_with('/') || !path.bytes().all(plain) {
-        return Err(format!("{path:?} is not a plain absolute path"));
-    }
-    let path: PathBuf = Path::new(&path).components().skip(1).collect();
-    let normal = path.components().all(|part| matches!(part, Component::Normal(_)));
-    if normal && path.file_name().is_some() { Ok(path) } else { Err(format!("{} leads elsewhere", path.display())) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::steps::world::test_support::service;
 
     #[test]
-    fn the_default_role_files_path_is_the_template_with_the_uid() {
-        let path = |template| role_path(template, 1234);
-        assert_eq!(path("/tmp/default_role_dune_{{.DesiredUID}}"), Ok(PathBuf::from("tmp/default_role_dune_1234")));
-        assert_eq!(path("/srv/{{ .DesiredUID }}/role"), Ok(PathBuf::from("srv/1234/role")));
-        for bad in [
-            "tmp/x",
-            "/tmp/../etc/x",
-            "/tmp/$(id)",
-            "/tmp/a b",
-            "/tmp/{{.Account}}",
-            "/tmp/{{.DesiredUID",
-            "/",
-            "/tmp/",
-        ] {
+    fn the_default_role_files_path_is_the_filled_template_below_the_root() {
+        let mut service = service("dune_production");
+        let mut path = |template: &str| {
+            service.default_role_file_template = template.to_owned();
+            role_path(&service, 1234, None)
+        };
+        let expected = Ok(PathBuf::from("tmp/default_role_dune_1234"));
+        assert_eq!(path("/tmp/default_role_{{.Experiment}}_{{.DesiredUID}}"), expected);
+        for bad in ["tmp/x", "/tmp/../etc/x", "/tmp/$(id)", "/tmp/a b", "/tmp/{{.Nothing}}", "/", "/tmp/"] {
             assert!(path(bad).is_err(), "{bad}");
         }
     }

@@ -549,12 +549,12 @@ mod nodes {
     }
 
     #[tokio::test]
-    async fn a_ping_has_our_options_first_so_that_the_sites_win() {
+    async fn a_ping_has_the_configured_options_and_no_operand_but_the_node() {
         let mut bench = Bench::new();
         bench.script("ping", "");
         bench.service.ping_options = vec!["-W".to_owned(), "2".to_owned()];
         try_once("Ping", NODE, &bench.world()).await.unwrap();
-        assert_eq!(bench.log("ping").trim(), "-W 5 -c 1 -W 2 -- node1.lab.test");
+        assert_eq!(bench.log("ping").trim(), "-W 2 -- node1.lab.test");
     }
 
     #[tokio::test]
@@ -582,10 +582,7 @@ mod nodes {
         assert_eq!(log.lines().count(), 1, "{log}");
         let tail =
             "-- tmp/vt_u1234 tmp/vt_u1234-dune_production tmp/default_role_dune_1234 dunepro@node1.lab.test:/tmp/";
-        assert!(
-            log.trim().ends_with(tail) && log.contains("--perms --chmod=u=r,go= -e ssh -o ConnectTimeout=30"),
-            "{log}"
-        );
+        assert!(log.trim().ends_with(tail) && log.contains("--perms --chmod=u=r,go= -e ssh -o BatchMode=yes"), "{log}");
         let sent = fs::read_to_string(bench.path("sent")).unwrap();
         let expected = format!(
             "600 tmp/default_role_dune_1234\nproduction\n600 tmp/vt_u1234\n{TOKEN}\n600 tmp/vt_u1234-dune_production\n{TOKEN}\n"
