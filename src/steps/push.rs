@@ -7,9 +7,10 @@ use futures::future::BoxFuture;
 use super::classify::{not_run, remote};
 use super::codes::{NODE_UNREACHABLE, TOKEN_FILE, UID_UNKNOWN};
 use super::staging::Staging;
+use super::vault_options::resolve;
 use super::world::{ServiceContext, World};
 use super::{info_of, is_node, node_of, nodes, unknown_service};
-use crate::config::{NodeName, Service};
+use crate::config::{NodeName, Service, TemplateError};
 use crate::process::{self, Command, Finished};
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
 use crate::workflow::id::{Subject, TargetName};
@@ -45,7 +46,8 @@ impl Push {
         let token =
             token.ok_or_else(|| Failure::new(Class::Permanent, TOKEN_FILE, "there is no vault token to push"))?;
         let uid = context.uid.ok_or_else(|| uid_unknown(service))?;
-        let (staging, note) = Staging::make(&self.world, service, uid, &token)
+        let role_file = self.role_file(service, uid, attempt).await;
+        let (staging, note) = Staging::make(&self.world, service, uid, &token, role_file)
             .map_err(|error| Failure::new(Class::Permanent, TOKEN_FILE, format!("cannot stage the files: {error}")))?;
 
         let ended = self.rsync(&staging, true, service, node, attempt).await?;
@@ -66,6 +68,18 @@ impl Push {
             return Ok(Success { detail: None, note });
         }
         Err(remote::push(again.exit, &again.output, &facts))
+    }
+
+    /// Where the default role file goes. The vault server is looked for only where the path has its name.
+    async fn role_file(&self, service: &Service, uid: u32, attempt: &Attempt) -> Result<String, String> {
+        let filled = match service.default_role_file(uid, None) {
+            Err(TemplateError::NoValue(_)) => {
+                let options = resolve(&self.world, service, &attempt.cancel).await.map_err(|failure| failure.message)?;
+                service.default_role_file(uid, Some(&options.server))
+            }
+            filled => filled,
+        };
+        filled.map_err(|error| format!("{:?}: {error}", service.default_role_file_template))
     }
 
     async fn rsync(

@@ -27,13 +27,14 @@ pub(super) enum StagingError {
 }
 
 impl Staging {
-    /// Stages the token under its two names, and the default role file where its path will do. The text says why it
-    /// will not.
+    /// Stages the token under its two names, and the default role file (`role_file` is its path on the node, or why it
+    /// has none) where its path will do. The text says why it will not.
     pub(super) fn make(
         world: &World,
         service: &Service,
         uid: u32,
         token: &TokenSource,
+        role_file: Result<String, String>,
     ) -> Result<(Self, Option<String>), StagingError> {
         let mut staging = Self { directory: world.private_path("push"), files: Vec::new(), role: None };
         let directory = &staging.directory;
@@ -44,7 +45,7 @@ impl Staging {
             token_file::plant(&token.staged, &directory.join(&path))?;
             staging.files.push(path);
         }
-        let note = match role_path(&service.default_role_file_template, uid) {
+        let note = match role_file.and_then(|path| relative(&path)) {
             Ok(path) if staging.files.contains(&path) => {
                 Some(format!("no default role file: {} is the token's", path.display()))
             }
@@ -111,25 +112,12 @@ impl Drop for Staging {
     }
 }
 
-/// The default role file's path without the leading slash: a template whose last placeholder is the UID.
-fn role_path(template: &str, uid: u32) -> Result<PathBuf, String> {
-    let mut path = String::new();
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once("{{") {
-        let (name, after) = after.split_once("}}").ok_or_else(|| format!("{template:?} is no template"))?;
-        if name.trim() != ".DesiredUID" {
-            return Err(format!("{template:?} holds {{{{{name}}}}}"));
-        }
-        path.push_str(before);
-        path.push_str(&uid.to_string());
-        rest = after;
+/// The default role file's path without the leading slash, if a file can be there.
+fn relative(path: &str) -> Result<PathBuf, String> {
+    if !path.starts_with('/') || path.ends_with('/') {
+        return Err(format!("{path:?} is not the absolute path of a file"));
     }
-    path.push_str(rest);
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@=,".contains(&byte);
-    if !path.starts_with('/') || path.ends_with('/') || !path.bytes().all(plain) {
-        return Err(format!("{path:?} is not a plain absolute path"));
-    }
-    let path: PathBuf = Path::new(&path).components().skip(1).collect();
+    let path: PathBuf = Path::new(path).components().skip(1).collect();
     let normal = path.components().all(|part| matches!(part, Component::Normal(_)));
     if normal && path.file_name().is_some() { Ok(path) } else { Err(format!("{} leads elsewhere", path.display())) }
 }
@@ -139,21 +127,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_default_role_files_path_is_the_template_with_the_uid() {
-        let path = |template| role_path(template, 1234);
-        assert_eq!(path("/tmp/default_role_dune_{{.DesiredUID}}"), Ok(PathBuf::from("tmp/default_role_dune_1234")));
-        assert_eq!(path("/srv/{{ .DesiredUID }}/role"), Ok(PathBuf::from("srv/1234/role")));
-        for bad in [
-            "tmp/x",
-            "/tmp/../etc/x",
-            "/tmp/$(id)",
-            "/tmp/a b",
-            "/tmp/{{.Account}}",
-            "/tmp/{{.DesiredUID",
-            "/",
-            "/tmp/",
-        ] {
-            assert!(path(bad).is_err(), "{bad}");
+    fn the_default_role_files_path_is_that_of_a_file() {
+        assert_eq!(relative("/tmp/default_role_dune_1234"), Ok(PathBuf::from("tmp/default_role_dune_1234")));
+        assert_eq!(relative("/srv/1234/role"), Ok(PathBuf::from("srv/1234/role")));
+        for bad in ["tmp/x", "/tmp/../etc/x", "/", "/tmp/", ""] {
+            assert!(relative(bad).is_err(), "{bad}");
         }
     }
 }
