@@ -233,12 +233,12 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         SSH_REFUSED,
         "the node refuses ssh connections",
         "The machine is up and nothing listens on the ssh port: sshd is down, or the node is still booting.\n\
-         Look at the node; then  mt runs resume .",
+         Look at the node; then resume the run with `mt runs resume`.",
     ),
     (
         NODE_UNREACHABLE,
         "the node does not answer",
-        "No route, no answer in time, or the connection broke. Look at the node and the network; then  mt runs resume .",
+        "No route, no answer in time, or the connection broke. Look at the node and the network; then resume the run with `mt runs resume`.",
     ),
     (
         SSH_DENIED,
@@ -338,7 +338,7 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         MAIL_UNREACHABLE,
         "the mail server cannot be reached",
         "email.smtpHost and email.smtpPort say where it is. The mail stays in the outbox and goes out with the next run\n\
-         or with  mt runs resume .",
+         or with `mt runs resume`.",
     ),
     (
         MAIL_LATER,

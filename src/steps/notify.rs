@@ -34,7 +34,7 @@ impl Notify {
         let waiting = outbox.pending(attempt.run).await.map_err(unavailable)?;
         let waiting: Vec<_> = waiting.into_iter().filter(|entry| entry.status != OutboxStatus::Sent).collect();
         if waiting.is_empty() {
-            return Ok(Success { detail: None, note: Some("nothing to tell".to_owned()) });
+            return Ok(Success { detail: None, note: None });
         }
         let server = self.world.email.as_ref().ok_or_else(|| {
             Failure::new(

@@ -8,7 +8,7 @@ use crate::workflow::action::{Class, Failure};
 /// What messages may name.
 pub const FACTS: &[&str] = &["program", "node", "account"];
 
-const LOOK: Option<&str> = Some("look at the node; then  mt runs resume");
+const LOOK: Option<&str> = Some("look at the node");
 const TRANSIENT: Rule =
     Rule { exits: Exits::Any, says: &[], class: Class::Transient, code: NODE_UNREACHABLE, cause: "{line}", next: LOOK };
 const PERMANENT: Rule = Rule { class: Class::Permanent, ..TRANSIENT };
@@ -19,7 +19,7 @@ const FORBIDDEN: Rule = Rule {
     next: Some("on {node}: remove what is in the way, as its owner or root"),
     ..PERMANENT
 };
-const FULL: Rule = Rule { code: NODE_DISK_FULL, next: Some("make space on {node}; then  mt runs resume"), ..PERMANENT };
+const FULL: Rule = Rule { code: NODE_DISK_FULL, next: Some("make space on {node}"), ..PERMANENT };
 const DENIED: Rule = Rule {
     code: SSH_DENIED,
     next: Some("on {node}: does the account {account} exist, and does its .k5login name the service's principal?"),
