@@ -133,6 +133,17 @@ async fn a_cancelled_run_is_final_and_a_live_one_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_superseded_run_is_final_and_names_the_newer_one() {
+    let site = Site::new();
+    let old = site.create(&["dune"], Mode::Normal).await.run;
+    let newer = site.run(&["dune"]).await;
+    session::supersede(&site.store, old.id, newer, all_dead()).await.unwrap();
+    let run = site.load(old.id).await.run;
+    assert_eq!((run.status, run.superseded_by), (RunStatus::Superseded, Some(newer)));
+    assert!(claim(&site.store, old.id, by(), all_dead()).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_signal_of_a_cancel_ends_a_live_run_as_cancelled() {
     let site = Site::new();
     site.stage.play("dune", "push", "node1", &[Play::Hang]);

@@ -120,11 +120,10 @@ impl Launcher {
     /// Starts a run, or resumes the one that was cut off in its place.
     pub async fn start(&self, order: Order) -> Result<ExitCode, Failed> {
         let subjects: Vec<Subject> = order.services.iter().map(|s| Subject::new(s.name.as_str())).collect();
-        if let Some(cut_off) = self.cut_off(&order).await? {
-            let same = format!("resuming run {} in place of a new one", cut_off.id);
-            tracing::info!("{same}");
-            let state = self.claim(cut_off.id, "resume").await;
-            match state {
+        let cut_off = self.cut_off(&order).await;
+        if let Some(resumable) = cut_off.iter().find(|c| c.resumable) {
+            tracing::info!(run = %resumable.run.id, "resuming an interrupted run in place of a new one");
+            match self.claim(resumable.run.id, "resume").await {
                 Ok(state) => return self.session(state, order).await,
                 // Somebody was quicker; a new run is as good.
                 Err(failed) => tracing::info!("{}", failed.message),
@@ -146,7 +145,10 @@ impl Launcher {
             None => session::begin(created, by).0,
             Some(store) => {
                 match session::create(store, created.clone(), order.workflow.source.clone(), by.clone()).await {
-                    Ok(state) => state,
+                    Ok(state) => {
+                        self.supersede(&order, &cut_off, state.run.id).await;
+                        state
+                    }
                     Err(error) => {
                         tracing::error!(code = %error.code(), "the store cannot be used; the work is done and not recorded: {error}");
                         return self.unrecorded(session::begin(created, by).0, order, error.to_string()).await;
@@ -157,9 +159,9 @@ impl Launcher {
         self.session(state, order).await
     }
 
-    /// The interrupted run to resume in place of a new one; any other is named in the log.
-    async fn cut_off(&self, order: &Order) -> Result<Option<crate::workflow::run::Run>, Failed> {
-        let Some(store) = &self.store else { return Ok(None) };
+    /// The interrupted runs; those that are not resumed are named in the log.
+    async fn cut_off(&self, order: &Order) -> Vec<CutOff> {
+        let Some(store) = &self.store else { return Vec::new() };
         let resume = !order.fresh && matches!(order.mode, Mode::Normal | Mode::Test);
         let wanted = Wanted {
             workflow: order.workflow.name.clone(),
@@ -172,23 +174,27 @@ impl Launcher {
             look_back: LOOK_BACK,
         };
         let is_dead = self.is_dead();
-        let found = store
-            .read(move |view| session::cut_off(view, &wanted, &*is_dead, Timestamp::now()))
-            .await
-            .and_then(|found| found);
-        let found: Vec<CutOff> = match found {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::error!(code = %error.code(), "cannot look for interrupted runs: {error}");
-                return Ok(None);
-            }
-        };
-        let (mut resumable, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|c| c.resumable);
-        if !others.is_empty() {
-            let ids: Vec<String> = others.iter().map(|c| c.run.id.to_string()).collect();
-            tracing::info!(runs = %ids.join(" "), "interrupted runs are left as they are: mt runs resume ID");
+        let look = store.read(move |view| session::cut_off(view, &wanted, &*is_dead, Timestamp::now()));
+        let found = look.await.and_then(|found| found).unwrap_or_else(|error| {
+            tracing::error!(code = %error.code(), "cannot look for interrupted runs: {error}");
+            Vec::new()
+        });
+        let left: Vec<String> = found.iter().filter(|c| !c.resumable).map(|c| c.run.id.to_string()).collect();
+        if !left.is_empty() {
+            tracing::info!(runs = %left.join(" "), "interrupted runs are left as they are: mt runs resume ID");
         }
-        Ok(if resumable.is_empty() { None } else { Some(resumable.remove(0).run) })
+        found
+    }
+
+    /// Where the workflow says so, the new run takes the place of those of its kind that were cut off.
+    async fn supersede(&self, order: &Order, cut_off: &[CutOff], by: RunId) {
+        let (Some(store), Interrupted::Supersede) = (&self.store, order.workflow.interrupted) else { return };
+        for old in cut_off.iter().filter(|c| c.same) {
+            match session::supersede(store, old.run.id, by, self.is_dead()).await {
+                Ok(()) => tracing::info!(run = %old.run.id, %by, "superseded"),
+                Err(error) => tracing::warn!(run = %old.run.id, "cannot supersede it: {error}"),
+            }
+        }
     }
 
     /// Claims a run for this process.

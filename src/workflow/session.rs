@@ -200,7 +200,9 @@ pub fn load(view: &View<'_>, run: RunId) -> Result<Option<RunState>, StoreError>
 pub struct CutOff {
     /// The run.
     pub run: Run,
-    /// Has it the same workflow, selection and mode, and is it young enough to be resumed in place of a new one?
+    /// Has it the same workflow, selection and mode?
+    pub same: bool,
+    /// Is it, besides, the newest of its kind and young enough to be resumed in place of a new one?
     pub resumable: bool,
 }
 
@@ -235,7 +237,7 @@ pub fn cut_off(
         if status_now(&run, is_dead) == RunStatus::Interrupted {
             let age = now.duration_since(run.started_at).unsigned_abs();
             let young = wanted.within.is_some_and(|within| age <= within);
-            found.push(CutOff { resumable: same && young && !overtaken, run });
+            found.push(CutOff { same, resumable: same && young && !overtaken, run });
         }
         overtaken |= same;
         left = left.saturating_sub(1);
