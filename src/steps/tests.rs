@@ -295,6 +295,25 @@ mod get_vault_token {
     }
 
     #[tokio::test]
+    async fn onboarding_lets_htgettoken_ask_a_person_and_nothing_else_does() {
+        let mut bench = Bench::new();
+        bench.htgettoken(TOKEN);
+        bench.variables.push(("BROWSER".to_owned(), "lynx".to_owned()));
+        let world = bench.world();
+        let mut attempt = attempt("-");
+        attempt.mode = Mode::OnboardPush;
+        action("GetVaultToken", &world).attempt(&attempt).await.unwrap();
+        assert!(!bench.log("htgettoken").contains("--nooidc"));
+        bench.script("htgettoken", "exit 1");
+        let failure = action("GetVaultToken", &world).attempt(&attempt).await.unwrap_err();
+        assert_eq!((failure.class, failure.code), (Class::NeedsHuman, AUTHENTICATION_UNFINISHED));
+        attempt.mode = Mode::Test;
+        bench.htgettoken(TOKEN);
+        action("GetVaultToken", &world).attempt(&attempt).await.unwrap();
+        assert!(bench.log("htgettoken").trim().ends_with("--nooidc --verbose"));
+    }
+
+    #[tokio::test]
     async fn a_vault_outage_lets_the_kept_token_stand_in() {
         let bench = Bench::new();
         keep(&bench.kept(), TOKEN);

@@ -313,6 +313,11 @@ mod tests {
             Class::Transient,
             "a failure without a reason after a connection error proves nothing"
         );
+        let timeout =
+            "Read token from https://v:8200/v1/s failed: ReadTimeoutError: Read timed out. (read timeout=10)\n";
+        let missing = "Read token from https://v:8200/v1/s failed: HTTPError: Not Found:\n";
+        assert_eq!(verdict(&format!("{missing}{FAILURE}")), Class::NeedsHuman);
+        assert_eq!(verdict(&format!("{timeout}{missing}{FAILURE}")), Class::Transient, "a vault that comes and goes");
     }
 
     #[test]
