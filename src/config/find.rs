@@ -105,7 +105,11 @@ mod tests {
         }
         std::fs::remove_file(&order[0]).unwrap();
         std::os::unix::fs::symlink("/nonexistent", &order[0]).unwrap();
-        assert_eq!(find_in(&system, None, &env).unwrap(), order[0], "a broken link is not passed over for another file");
+        assert_eq!(
+            find_in(&system, None, &env).unwrap(),
+            order[0],
+            "a broken link is not passed over for another file"
+        );
         let named = Environment::new([("MT_CONFIG", "x.ron")], &here);
         assert_eq!(find_in(&system, None, &named).unwrap(), here.join("x.ron"));
         assert_eq!(find_in(&system, Some(Path::new("/y.yml")), &named).unwrap(), Path::new("/y.yml"));

@@ -74,7 +74,8 @@ impl Push {
     async fn role_file(&self, service: &Service, uid: u32, attempt: &Attempt) -> Result<String, String> {
         let filled = match service.default_role_file(uid, None) {
             Err(TemplateError::NoValue(_)) => {
-                let options = resolve(&self.world, service, &attempt.cancel).await.map_err(|failure| failure.message)?;
+                let options =
+                    resolve(&self.world, service, &attempt.cancel).await.map_err(|failure| failure.message)?;
                 service.default_role_file(uid, Some(&options.server))
             }
             filled => filled,
