@@ -350,6 +350,20 @@ async fn a_mode_leaves_out_the_steps_that_are_not_meant_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_step_with_nothing_to_work_on_is_skipped_and_stays_so() {
+    let run = Run::of(&["dune"]);
+    run.stage.unconfigured.lock().unwrap().extend(["schedd1".to_owned(), "schedd2".to_owned()]);
+    run.stage.play("dune", "push", "node1", &[Play::Fail(Class::Permanent, SECOND), Play::Succeed(SECOND)]);
+    let (state, _) = run.go().await;
+    assert_eq!(statuses(&state, "dune")["store"], StepStatus::Skipped);
+    assert_eq!(statuses(&state, "dune")["push"], StepStatus::Failed);
+    let (state, _) = run.resume(state).await;
+    assert_eq!(statuses(&state, "dune")["store"], StepStatus::Skipped);
+    assert_eq!(state.run.status, RunStatus::Failed, "push goes on failing: its script begins anew");
+    assert_eq!(run.stage.calls_of("store"), []);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_action_that_panics_fails_its_own_target_alone() {
     let run = Run::of(&["dune", "mu2e"]);
     run.stage.play("dune", "push", "node1", &[Play::Panic]);

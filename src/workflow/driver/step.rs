@@ -15,6 +15,7 @@ use crate::workflow::gate::{OLD_AFTER, Pass};
 use crate::workflow::id::{Subject, TargetName};
 use crate::workflow::resume::{StepPlan, What};
 use crate::workflow::retry::{pause, try_again};
+use crate::workflow::status::StepStatus;
 
 use super::over::{Over, Why};
 use super::{DriveError, Session, codes};
@@ -56,6 +57,12 @@ pub(super) async fn run(
         Some(Err(failure)) => return work.without_targets(failure).await,
         None => return Ok(()),
     };
+    if targets.is_empty() && work.is_pending() && work.known_targets().is_empty() {
+        // Such as a service without credds: it has not succeeded at anything.
+        let why = "there is nothing for it to work on".to_owned();
+        let fact = Fact::StepSkipped { subject: subject.cloned(), step: step.name.clone(), why };
+        return Ok(session.recorder.record(vec![fact]).await?);
+    }
     facts.push(Fact::StepStarted { subject: subject.cloned(), step: step.name.clone(), targets: targets.clone() });
     session.recorder.record(facts).await?;
 
@@ -286,7 +293,11 @@ impl Work<'_> {
     }
 
     fn is_running(&self) -> bool {
-        self.state(|s| s.status) == Some(crate::workflow::status::StepStatus::Running)
+        self.state(|s| s.status) == Some(StepStatus::Running)
+    }
+
+    fn is_pending(&self) -> bool {
+        self.state(|s| s.status) == Some(StepStatus::Pending)
     }
 }
 
