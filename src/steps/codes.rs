@@ -241,7 +241,8 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     (
         NODE_UNREACHABLE,
         "the node does not answer",
-        "No route, no answer in time, or the connection broke. Look at the node and the network; then resume the run with `mt runs resume`.",
+        "No route, no answer in time, or the connection broke.\n\
+         Look at the node and the network; then resume the run with `mt runs resume`.",
     ),
     (
         SSH_DENIED,

@@ -1,4 +1,3 @@
-
 use super::*;
 
 fn exec(text: &str, per: Per, world: &Arc<World>) -> Arc<dyn Action> {

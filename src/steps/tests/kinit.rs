@@ -1,4 +1,3 @@
-
 use super::*;
 
 const KLIST: &str = "echo 'Default principal: dunepro/managedtokens/lab.test@LAB.TEST'";

@@ -1,4 +1,3 @@
-
 use super::*;
 
 const NODE: &str = "node1.lab.test";

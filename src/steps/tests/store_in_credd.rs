@@ -1,4 +1,3 @@
-
 use super::*;
 
 const CREDD: &str = "schedd1.lab.test";
