@@ -101,6 +101,9 @@ pub const MAIL_UNCERTAIN: Code = Code(65);
 /// The outbox cannot be read or written.
 pub const OUTBOX: Code = Code(66);
 
+/// A step that works for a service was asked to work for none.
+pub const NO_SERVICE: Code = Code(67);
+
 /// For `mt explain`.
 pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     (
@@ -238,7 +241,8 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     (
         NODE_UNREACHABLE,
         "the node does not answer",
-        "No route, no answer in time, or the connection broke. Look at the node and the network; then resume the run with `mt runs resume`.",
+        "No route, no answer in time, or the connection broke.\n\
+         Look at the node and the network; then resume the run with `mt runs resume`.",
     ),
     (
         SSH_DENIED,
@@ -361,5 +365,11 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         OUTBOX,
         "the outbox cannot be read or written",
         "The mails of this run are in the store, which does not answer. See  mt store verify .",
+    ),
+    (
+        NO_SERVICE,
+        "the step has no service to work for",
+        "Kinit, GetVaultToken, StoreInCredd, Ping and Push work for a service of this run. In `finally`, and in a workflow\n\
+         for_each: Account, there is none. mt workflow check FILE  finds such steps.",
     ),
 ];

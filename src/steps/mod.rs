@@ -117,7 +117,7 @@ fn node_of<'a>(context: &'a ServiceContext, attempt: &Attempt) -> Result<&'a Nod
 fn unknown_service(attempt: &Attempt) -> Failure {
     let name = attempt.subject.as_ref().map_or("(none)", |subject| subject.as_str());
     let message = format!("the step {} works for a service, and {name} is not one of this run", attempt.step);
-    Failure::new(Class::Permanent, codes::EXEC_FAILED, message)
+    Failure::new(Class::Permanent, codes::NO_SERVICE, message)
 }
 
 #[cfg(test)]

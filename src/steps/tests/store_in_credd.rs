@@ -1,0 +1,152 @@
+use super::*;
+
+const CREDD: &str = "schedd1.lab.test";
+/// Says which token it was given, and leaves a new one.
+const STORER: &str = r#"
+        # CONDOR_VAULT_STORER_ID
+        id=${CONDOR_VAULT_STORER_ID:-$OLD_ID}; file=/tmp/vt_$id-$2
+        cat "$file" >>"$OUT/given" 2>/dev/null || echo none >>"$OUT/given"
+        echo "$_condor_CREDD_HOST|$_condor_SEC_CREDENTIAL_GETTOKEN_OPTS|$BEARER_TOKEN_FILE" >>"$OUT/env"
+        umask 077; rm -f "$file"; echo hvs.NEWNEWNEWNEWNEWNEWNEWNEWNEWNEW >"$file"; cp "$file" /tmp/vt_$id
+        exit ${FAIL:-0}"#;
+
+fn storer(bench: &Bench, head: &str) {
+    let text = STORER.replace("$OUT", &bench.path("").display().to_string());
+    bench.script("condor_vault_storer", &format!("{head}\n{text}"));
+}
+
+fn read(bench: &Bench, name: &str) -> String {
+    fs::read_to_string(bench.path(name)).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn every_run_has_names_of_its_own_in_tmp_and_leaves_none_there() {
+    let bench = Bench::new();
+    storer(&bench, "");
+    keep(&bench.kept_of(CREDD), TOKEN);
+    let world = bench.world();
+    let success = try_once("StoreInCredd", CREDD, &world).await.unwrap();
+    assert_eq!(read(&bench, "given").trim(), TOKEN, "the kept token of that credd is staged before");
+    assert!(fs::read_to_string(bench.kept_of(CREDD)).unwrap().starts_with("hvs.NEW"), "and collected after");
+    assert_eq!(fingerprint(&success), crate::token_file::read(&bench.kept_of(CREDD)).unwrap().fingerprint());
+    let env = read(&bench, "env");
+    assert!(env.starts_with("schedd1.lab.test|-a vault.lab.test|"), "{env}");
+    assert!(env.contains(&bench.path("private").display().to_string()), "{env}");
+    assert_eq!(bench.in_tmp(), Vec::<String>::new());
+    assert_eq!(bench.in_private(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_failure_leaves_nothing_in_tmp_and_the_kept_token_as_it_was() {
+    let bench = Bench::new();
+    storer(&bench, "FAIL=1");
+    keep(&bench.kept_of(CREDD), TOKEN);
+    let result = try_once("StoreInCredd", CREDD, &bench.world()).await;
+    assert_eq!(code(result), (Class::Transient, STORER_FAILED));
+    assert_eq!(fs::read_to_string(bench.kept_of(CREDD)).unwrap().trim(), TOKEN);
+    assert_eq!(bench.in_tmp(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_dropped_leaves_nothing_in_tmp() {
+    let bench = Bench::new();
+    bench.script("condor_vault_storer", "# CONDOR_VAULT_STORER_ID\nexec sleep 60");
+    keep(&bench.kept_of(CREDD), TOKEN);
+    let attempt = attempt(CREDD);
+    let store = action("StoreInCredd", &bench.world());
+    attempt.cancel.cancel();
+    assert_eq!(code(store.attempt(&attempt).await).0, Class::Timeout);
+    assert_eq!(bench.in_tmp(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn an_old_storer_shares_one_name_and_what_was_there_is_put_back() {
+    let bench = Bench::new();
+    let text = STORER.replace("$OUT", &bench.path("").display().to_string()).replace("# CONDOR_VAULT_STORER_ID", "");
+    let text = text.replace("${CONDOR_VAULT_STORER_ID:-$OLD_ID}", &format!("u{}", bench.own_uid));
+    bench.script("condor_vault_storer", &text);
+    let (name, copy) = (format!("/tmp/vt_u{}-dune_production", bench.own_uid), format!("/tmp/vt_u{}", bench.own_uid));
+    keep(Path::new(&name), OTHER);
+    let world = bench.world();
+    let result = try_once("StoreInCredd", CREDD, &world).await;
+    let (there, left) = (fs::read_to_string(&name), bench.in_tmp());
+    fs::remove_file(&name).unwrap();
+    result.unwrap();
+    assert_eq!(there.unwrap().trim(), OTHER);
+    assert_eq!(left.len(), 1, "{left:?}: the copy {copy} was not there before");
+    assert_eq!(read(&bench, "given").trim(), "none", "somebody else's token is not the kept one");
+    assert!(bench.path("state/storer.lock").exists());
+}
+
+#[tokio::test]
+async fn a_link_planted_at_the_shared_name_is_not_followed() {
+    let bench = Bench::new();
+    let text = STORER.replace("CONDOR_VAULT_STORER_ID", "X");
+    bench.script("condor_vault_storer", &text);
+    let name = format!("/tmp/vt_u{}-dune_production", bench.own_uid);
+    keep(&bench.path("victim"), OTHER);
+    symlink(bench.path("victim"), &name).unwrap();
+    let result = try_once("StoreInCredd", CREDD, &bench.world()).await;
+    let still_there = fs::symlink_metadata(&name).is_ok();
+    fs::remove_file(&name).ok();
+    assert_eq!(code(result), (Class::Permanent, STORER_FILES));
+    assert!(bench.log("condor_vault_storer").is_empty() && still_there);
+}
+
+#[tokio::test]
+async fn credds_are_asked_of_the_collectors_in_order_and_once() {
+    let mut bench = Bench::new();
+    let collectors = vec!["one.lab.test".to_owned(), "two.lab.test".to_owned()];
+    bench.service.credds = Credds::Collector { collectors, constraint: Some("IsJobsubLite==true".to_owned()) };
+    bench.script("condor_status", "[ $2 = one.lab.test ] && exit 1\necho b.lab.test; echo a.lab.test");
+    let world = bench.world();
+    let store = action("StoreInCredd", &world);
+    for _ in 0..3 {
+        let targets = store.targets(&attempt("-"), &[]).await.unwrap();
+        assert_eq!(targets, [TargetName::new("a.lab.test"), TargetName::new("b.lab.test")]);
+    }
+    let asked = "-constraint IsJobsubLite==true -schedd -af Name";
+    assert_eq!(bench.log("condor_status"), format!("-pool one.lab.test {asked}\n-pool two.lab.test {asked}\n"));
+}
+
+#[tokio::test]
+async fn the_recorded_credds_hold_when_no_collector_answers() {
+    let mut bench = Bench::new();
+    bench.service.credds = Credds::Collector { collectors: vec![], constraint: None };
+    bench.script("condor_status", "echo 'Error: communication error' >&2; exit 1");
+    let store = action("StoreInCredd", &bench.world());
+    let recorded = [TargetName::new("a.lab.test")];
+    assert_eq!(store.targets(&attempt("-"), &recorded).await.unwrap(), recorded);
+    let failure = store.targets(&attempt("-"), &[]).await.unwrap_err();
+    assert_eq!((failure.class, failure.code), (Class::Transient, COLLECTOR_UNREACHABLE));
+}
+
+#[tokio::test]
+async fn a_service_without_credds_has_no_targets() {
+    let mut bench = Bench::new();
+    bench.service.token_getter = crate::config::TokenGetter::GetToken;
+    let store = action("StoreInCredd", &bench.world());
+    assert_eq!(store.targets(&attempt("-"), &[]).await.unwrap(), []);
+    assert!(!store.is_configured(Some(&subject()), &TargetName::new(CREDD)));
+}
+
+#[tokio::test]
+async fn a_credd_from_the_records_that_is_no_host_name_reaches_no_path() {
+    let bench = Bench::new();
+    storer(&bench, "");
+    let result = try_once("StoreInCredd", "../../x", &bench.world()).await;
+    assert_eq!(code(result).0, Class::Permanent);
+    assert!(bench.log("condor_vault_storer").is_empty());
+    assert_eq!(CreddName::checked("x").as_str(), "x");
+}
+
+#[test]
+fn what_a_killed_process_left_in_tmp_is_found_by_its_id() {
+    let bench = Bench::new();
+    let (ours, other) = (format!("/tmp/vt_mt{}-3-x_y", bench.process), format!("/tmp/vt_mt{}", ProcessId::generate()));
+    keep(Path::new(&ours), TOKEN);
+    keep(Path::new(&other), TOKEN);
+    crate::steps::storer::remove_leftovers(bench.process);
+    let spared = fs::remove_file(&other).is_ok();
+    assert!(!Path::new(&ours).exists() && spared);
+}
