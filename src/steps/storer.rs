@@ -200,17 +200,6 @@ impl Drop for Files<'_> {
     }
 }
 
-/// Removes what a process that was killed left in `/tmp`.
-pub fn remove_leftovers(process: ProcessId) {
-    let ours = format!("vt_mt{process}-");
-    let entries = std::fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
-    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&ours)) {
-        if let Err(error) = token_file::remove(&entry.path()) {
-            warn!(%error, "a file of {PROGRAM} stays behind");
-        }
-    }
-}
-
 /// Does the storer in the PATH know the variable? A program that cannot be read is taken for an old one.
 fn knows_variable(environment: &Snapshot) -> bool {
     let Some(path) = std::env::split_paths(environment.path()).map(|dir| dir.join(PROGRAM)).find(|path| path.is_file())

@@ -146,7 +146,7 @@ fn what_a_killed_process_left_in_tmp_is_found_by_its_id() {
     let (ours, other) = (format!("/tmp/vt_mt{}-3-x_y", bench.process), format!("/tmp/vt_mt{}", ProcessId::generate()));
     keep(Path::new(&ours), TOKEN);
     keep(Path::new(&other), TOKEN);
-    crate::steps::storer::remove_leftovers(bench.process);
+    crate::guardian::remove_marked(Path::new("/tmp"), bench.process).unwrap();
     let spared = fs::remove_file(&other).is_ok();
     assert!(!Path::new(&ours).exists() && spared);
 }
