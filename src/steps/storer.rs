@@ -21,7 +21,6 @@ use super::world::World;
 use crate::config::Service;
 use crate::token_file::{self, Fingerprint, TokenFileError};
 use crate::workflow::action::{Class, Failure};
-use crate::workflow::id::ProcessId;
 
 /// The program.
 pub const PROGRAM: &str = "condor_vault_storer";
