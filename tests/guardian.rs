@@ -454,12 +454,16 @@ fn ctrl_c_reaches_the_worker_once() {
     let (mut guardian, mut said, mut keyboard) = on_a_terminal(&world, "stubborn", "sleep 1000");
     let lines = lines_until(&mut said, "ready");
     let worker = Pid::from_raw(lines[0].split_whitespace().nth(1).unwrap().parse().unwrap());
+    let above = Pid::from_raw(guardian.id().try_into().unwrap());
+    // The guardian gets it later than the worker: two at once would look like one.
+    kill(above, Signal::SIGSTOP).unwrap();
     keyboard.write_all(b"\x03").unwrap();
     lines_until(&mut said, "heard SIGINT");
+    kill(above, Signal::SIGCONT).unwrap();
     // Had the guardian passed it on, the worker would tell by the time it has heard these two.
     let mut heard = Vec::new();
     for _ in 0..2 {
-        kill(Pid::from_raw(guardian.id().try_into().unwrap()), Signal::SIGUSR1).unwrap();
+        kill(above, Signal::SIGUSR1).unwrap();
         heard.extend(lines_until(&mut said, "heard SIGUSR1"));
     }
     assert!(!heard.iter().any(|line| line.ends_with("SIGINT")), "{heard:?}");
@@ -489,7 +493,7 @@ fn removal_follows_no_link() {
     let mut acting = world.start("run", "sleep 1000");
     let private = world.run.join(acting.process.to_string());
     symlink(&outside, private.join("link")).unwrap();
-    symlink(outside.join("precious"), world.shared.join(format!("vt_mt-{}-link", acting.process))).unwrap();
+    symlink(&outside, world.shared.join(format!("vt_mt-{}-link", acting.process))).unwrap();
     kill(acting.worker, Signal::SIGKILL).unwrap();
     acting.end();
     world.assert_nothing_is_left();

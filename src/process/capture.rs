@@ -163,6 +163,19 @@ mod tests {
         assert!(text.len() <= TAIL, "{}", text.len());
     }
 
+    #[test]
+    fn no_half_token_survives_where_redacting_brings_the_cut_into_sight() {
+        // What is kept is all tokens; redacted it is far shorter than what people see.
+        let token = format!("hvs.{}", "0123456789abcdefghij".repeat(15));
+        for offset in 0..token.len() {
+            let mut capture = Capture::default();
+            capture.add(Stream::Stderr, &vec![b'x'; offset]);
+            capture.add(Stream::Stderr, format!(" {}", format!("{token} ").repeat(100)).as_bytes());
+            let seen = capture.finish(true).1;
+            assert!(!seen.contains("hij"), "{offset}: {seen}");
+        }
+    }
+
     proptest! {
         #[test]
         fn no_part_of_a_token_survives_a_cut(before in 0usize..30_000, after in 0usize..30_000, size in 1usize..9000, word in 1usize..2000) {
