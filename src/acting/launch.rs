@@ -30,7 +30,7 @@ use crate::workflow::recorder::{Epilogue, Observer, Recorder};
 use crate::workflow::run::RunState;
 use crate::workflow::session::{self, CutOff, IsDead, Wanted};
 use crate::workflow::status::RunStatus;
-use crate::workflow::store::{Access, Retention, Store, View, hash_of_definition};
+use crate::workflow::store::{Access, Retention, Store, StoreError, View, hash_of_definition};
 
 /// How far back a start looks for runs that were cut off.
 const LOOK_BACK: usize = 200;
@@ -294,26 +294,24 @@ impl Launcher {
         end: SessionEnd,
         recorded: bool,
     ) -> ExitCode {
-        let prefix = match store {
-            Some(store) if recorded => {
-                let read = store.read(move |view: &View<'_>| view.shortest_prefix(run)).await;
-                read.and_then(|p| p).unwrap_or_else(|_| run.to_string())
-            }
-            Some(_) | None => run.to_string(),
+        let others: BTreeSet<RunId> = state.machines.values().filter_map(|machine| machine.other_run).collect();
+        let prefixes = move |view: &View<'_>| -> Result<_, StoreError> {
+            let others = others.into_iter().map(|other| Ok((other, view.shortest_prefix(other)?)));
+            Ok((view.shortest_prefix(run)?, others.collect::<Result<BTreeMap<_, _>, StoreError>>()?))
         };
+        let read = match store {
+            Some(store) if recorded => store.read(prefixes).await.and_then(|read| read).ok(),
+            Some(_) | None => None,
+        };
+        // Where the store cannot say what is unique, whole ids are.
+        let (prefix, others) = read.unwrap_or_else(|| (run.to_string(), BTreeMap::new()));
         let stopped_by = match end {
             SessionEnd::Interrupted => self.stop.by(),
             SessionEnd::Finished | SessionEnd::Cancelled | SessionEnd::Lost => None,
         };
         let code = ExitCode::of_run(state.run.status, &state.run.tally, recorded, stopped_by);
-        let view = RunView {
-            state,
-            owner_alive: true,
-            prefix,
-            others: BTreeMap::new(),
-            failing: BTreeMap::new(),
-            told: BTreeMap::new(),
-        };
+        let view =
+            RunView { state, owner_alive: true, prefix, others, failing: BTreeMap::new(), told: BTreeMap::new() };
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());
         let viewer = crate::cli::output::Viewer { style: Style::stderr(), ..runs::viewer() };
         summary::print_closing(&view, terminal, code, recorded, &viewer);

@@ -161,7 +161,7 @@ impl RunView {
     }
 
     /// How another run is named to people.
-    fn other(&self, id: &RunId) -> String {
+    pub(super) fn other(&self, id: &RunId) -> String {
         self.others.get(id).cloned().unwrap_or_else(|| id.to_string())
     }
 

@@ -1,6 +1,6 @@
 //! The last word of `mt run`: one line that answers, and where it leads. Without a terminal nothing is said when all is well.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::exit::ExitCode;
 use super::output::{self, Viewer, write_err};
@@ -9,6 +9,9 @@ use super::runs_show::{RunView, Trouble};
 use super::time;
 use crate::workflow::definition::ForEach;
 use crate::workflow::status::{MachineStatus, RunStatus};
+
+/// What [`counts`] says of skipped machines.
+const HELD: &str = "held by another run";
 
 /// How much room the counts have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub fn counts(tally: &BTreeMap<MachineStatus, u32>, kind: ForEach, length: Lengt
             [MachineStatus::TimedOut, MachineStatus::Interrupted, MachineStatus::Running, MachineStatus::Pending];
         parts.push((of(&unfinished), "not finished"));
     }
-    parts.push((of(&[MachineStatus::Skipped]), "held by another run"));
+    parts.push((of(&[MachineStatus::Skipped]), HELD));
     parts.push((of(&[MachineStatus::Superseded]), "done by a newer run"));
     parts.push((of(&[MachineStatus::Gone]), "no longer configured"));
     parts.retain(|(count, _)| *count > 0);
@@ -70,6 +73,8 @@ pub fn line(view: &RunView, recorded: bool, viewer: &Viewer) -> String {
     let run = &state.run;
     let status = viewer.style.paint(paint(run.status), &spoken(run.status));
     let counts = counts(&run.tally, run.for_each, Length::Long, run.status);
+    let holders = holders(view);
+    let counts = if holders.is_empty() { counts } else { counts.replace(HELD, &format!("held by run {holders}")) };
     let took = view.took(viewer.clock.now).map(|took| format!(" in {}", time::duration(took))).unwrap_or_default();
     let next = match (recorded, run.status) {
         (false, _) => "not recorded: the store could not be used, see the log".to_owned(),
@@ -87,6 +92,13 @@ pub fn line(view: &RunView, recorded: bool, viewer: &Viewer) -> String {
         ) => format!("mt runs show {}", view.prefix),
     };
     format!("run {} {status}: {counts}{took}   →  {next}", view.prefix)
+}
+
+/// The runs that hold this one's skipped machines.
+fn holders(view: &RunView) -> String {
+    let skipped = view.state.machines.values().filter(|machine| machine.status == MachineStatus::Skipped);
+    let holders: BTreeSet<_> = skipped.filter_map(|machine| machine.other_run).collect();
+    holders.iter().map(|holder| view.other(holder)).collect::<Vec<_>>().join(", ")
 }
 
 /// What `mt run` leaves on stderr. On a terminal always the line above. Elsewhere (cron) nothing if the exit code is 0, else

@@ -1,4 +1,5 @@
 //! What several test files share. Every test file is a crate of its own and uses only a part of it.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod corner;
 pub mod lab;

@@ -32,7 +32,7 @@ fn without_a_terminal_any_other_exit_code_is_explained() {
     let skipped = view(state(RunStatus::Skipped, Some(20), vec![held]));
     assert_eq!(
         said(&skipped, false, ExitCode::Skipped),
-        "run 01k4q8vt skipped: 1 service held by another run in 20ms   →  mt runs show 01k4q8vt\n"
+        "run 01k4q8vt skipped: 1 service held by run 01k4p1m3 in 20ms   →  mt runs show 01k4q8vt\n"
     );
     let mut stopped = view(cut_off());
     stopped.owner_alive = false;
