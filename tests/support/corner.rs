@@ -54,7 +54,7 @@ impl Ended {
 
     /// Exit code 0 and not a word: what cron is to see.
     #[track_caller]
-    pub fn is_quiet(self) {
+    pub fn is_quiet(&self) {
         assert_eq!((self.code, self.out.as_str(), self.err.as_str()), (Some(0), "", ""));
     }
 }
