@@ -4,7 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::{Config, WorkerRetry};
-use crate::workflow::definition::{ActionOverride, Overrides};
+use crate::steps::catalog::ShippedActions;
+use crate::workflow::definition::{ActionOverride, Diagnostic, Overrides, Workflow, effective};
+use crate::workflow::id::RunId;
+
+/// The definition that is kept with a run, with the values that are in force now.
+pub fn pinned(config: &Config, run: RunId, text: &str) -> Result<Workflow, Vec<Diagnostic>> {
+    let file = format!("the definition of run {run}");
+    let (workflow, _) = Workflow::parse(text, &file, &ShippedActions)?;
+    Ok(effective(&workflow, &overrides(config), &file).workflow)
+}
 
 /// What the configuration's `timeouts` and `workerType` say about the shipped actions.
 pub fn overrides(config: &Config) -> Overrides {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::acting::effective::pinned;
 use crate::acting::outbox::{MailsInMemory, Reports, SessionOutbox};
 use crate::acting::signals::Stop;
 use crate::acting::site::Site;
@@ -124,7 +125,10 @@ impl Launcher {
         if let Some(resumable) = cut_off.iter().find(|c| c.resumable) {
             tracing::info!(run = %resumable.run.id, "resuming an interrupted run in place of a new one");
             match self.claim(resumable.run.id, "resume").await {
-                Ok(state) => return self.session(state, order).await,
+                Ok(state) => {
+                    let workflow = self.definition(&resumable.run).await.unwrap_or(order.workflow);
+                    return self.session(state, Order { workflow, ..order }).await;
+                }
                 // Somebody was quicker; a new run is as good.
                 Err(failed) => tracing::info!("{}", failed.message),
             }
@@ -157,6 +161,25 @@ impl Launcher {
             }
         };
         self.session(state, order).await
+    }
+
+    /// The definition that is kept with the run. `None`: it cannot be used, and the log says why.
+    async fn definition(&self, run: &crate::workflow::run::Run) -> Option<Workflow> {
+        let (id, hash) = (run.id, run.definition.clone());
+        let text = match self.store.as_ref()?.read(move |view| view.definition(&hash)).await.and_then(|text| text) {
+            Ok(text) => text?,
+            Err(error) => {
+                tracing::error!(code = %error.code(), "cannot read the run's definition; the present file is used: {error}");
+                return None;
+            }
+        };
+        match pinned(&self.site.config, id, &text) {
+            Ok(workflow) => Some(workflow),
+            Err(_) => {
+                tracing::warn!(run = %id, "this mt cannot read the run's definition any more; the present file is used");
+                None
+            }
+        }
     }
 
     /// The interrupted runs; those that are not resumed are named in the log.

@@ -10,7 +10,7 @@ use super::exit::ExitCode;
 use super::explain_resume::{self, Decision, Explanation};
 use super::output::Style;
 use super::runs::{self, Reader};
-use crate::acting::effective::overrides;
+use crate::acting::effective::{overrides, pinned};
 use crate::acting::launch::{Launcher, Notices, Order, is_failed};
 use crate::acting::site::{Global, Site};
 use crate::acting::worker::{Worker, runtime};
@@ -290,12 +290,7 @@ fn configured(site: &Site, state: &RunState) -> Vec<Service> {
     site.config.services.iter().filter(is_in).cloned().collect()
 }
 
-fn definition(
-    site: &Site,
-    state: &RunState,
-    pinned: Option<String>,
-    which: WhichDefinition,
-) -> Result<Workflow, Failed> {
+fn definition(site: &Site, state: &RunState, kept: Option<String>, which: WhichDefinition) -> Result<Workflow, Failed> {
     let name = state.run.workflow.as_str();
     match which {
         WhichDefinition::Latest => {
@@ -313,16 +308,14 @@ fn definition(
             }
         }
         WhichDefinition::Pinned => {
-            let Some(text) = pinned else {
+            let Some(text) = kept else {
                 return Err(Failed::new(
                     codes::STEP_GONE,
                     format!("the definition of run {} is not in the store", state.run.id),
                 )
                 .next(format!("mt runs resume {} --definition latest", state.run.id)));
             };
-            let file = format!("the definition of run {}", state.run.id);
-            let (workflow, _) = Workflow::parse(&text, &file, &ShippedActions).map_err(|ds| of_diagnostics(&ds))?;
-            Ok(effective(&workflow, &overrides(&site.config), &file).workflow)
+            pinned(&site.config, state.run.id, &text).map_err(|ds| of_diagnostics(&ds))
         }
     }
 }
