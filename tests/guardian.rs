@@ -202,15 +202,29 @@ impl Acting {
 impl Drop for Acting {
     /// A failed test leaves nothing running.
     fn drop(&mut self) {
+        end_gently(&mut self.guardian);
         for pid in marked(self.process) {
             let _ = kill(pid, Signal::SIGKILL);
         }
-        if !matches!(self.guardian.try_wait(), Ok(Some(_))) {
-            let _ = kill(self.worker, Signal::SIGKILL);
-            let _ = self.guardian.kill();
-            let _ = self.guardian.wait();
-        }
     }
+}
+
+/// Kills the worker, so that its guardian ends all the rest; the guardian itself only if it does not.
+fn end_gently(guardian: &mut Child) {
+    let id = guardian.id();
+    let _ = kill(Pid::from_raw(id.try_into().unwrap()), Signal::SIGCONT);
+    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+    }
+    for _ in 0..5000 {
+        if !matches!(guardian.try_wait(), Ok(None)) {
+            return;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    let _ = guardian.kill();
+    let _ = guardian.wait();
 }
 
 fn wait(child: &mut Child) -> ExitStatus {
@@ -419,8 +433,16 @@ fn signals_are_passed_on_and_only_a_late_second_one_kills() {
     world.assert_nothing_is_left();
 }
 
+struct OnTerminal(Child);
+
+impl Drop for OnTerminal {
+    fn drop(&mut self) {
+        end_gently(&mut self.0);
+    }
+}
+
 /// Starts it as a shell does: in the foreground of a terminal of its own.
-fn on_a_terminal(world: &World, what: &str, argument: &str) -> (Child, BufReader<fs::File>, fs::File) {
+fn on_a_terminal(world: &World, what: &str, argument: &str) -> (OnTerminal, BufReader<fs::File>, fs::File) {
     let pty = nix::pty::openpty(None, None).unwrap();
     let mut command = world.command(what, argument);
     let ours = || Stdio::from(pty.slave.try_clone().unwrap());
@@ -433,7 +455,7 @@ fn on_a_terminal(world: &World, what: &str, argument: &str) -> (Child, BufReader
             Ok(())
         });
     }
-    let child = command.spawn().unwrap();
+    let child = OnTerminal(command.spawn().unwrap());
     let master = fs::File::from(pty.master);
     (child, BufReader::new(master.try_clone().unwrap()), master)
 }
@@ -454,7 +476,7 @@ fn ctrl_c_reaches_the_worker_once() {
     let (mut guardian, mut said, mut keyboard) = on_a_terminal(&world, "stubborn", "sleep 1000");
     let lines = lines_until(&mut said, "ready");
     let worker = Pid::from_raw(lines[0].split_whitespace().nth(1).unwrap().parse().unwrap());
-    let above = Pid::from_raw(guardian.id().try_into().unwrap());
+    let above = Pid::from_raw(guardian.0.id().try_into().unwrap());
     // The guardian gets it later than the worker: two at once would look like one.
     kill(above, Signal::SIGSTOP).unwrap();
     keyboard.write_all(b"\x03").unwrap();
@@ -468,7 +490,7 @@ fn ctrl_c_reaches_the_worker_once() {
     }
     assert!(!heard.iter().any(|line| line.ends_with("SIGINT")), "{heard:?}");
     kill(worker, Signal::SIGKILL).unwrap();
-    assert_eq!(wait(&mut guardian).signal(), Some(libc::SIGKILL));
+    assert_eq!(wait(&mut guardian.0).signal(), Some(libc::SIGKILL));
     world.assert_nothing_is_left();
 }
 
@@ -481,7 +503,7 @@ fn a_child_on_the_terminal_may_read_from_it() {
     // In a background group it would be stopped by SIGTTIN, and this would never come.
     let lines = lines_until(&mut said, "it is a terminal");
     assert!(lines.iter().any(|line| line == "got yes"), "{lines:?}");
-    assert_eq!(wait(&mut guardian).code(), Some(0));
+    assert_eq!(wait(&mut guardian.0).code(), Some(0));
     world.assert_nothing_is_left();
 }
 
