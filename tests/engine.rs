@@ -333,6 +333,15 @@ async fn a_subject_that_another_run_holds_is_waited_for_where_the_workflow_says_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_subject_that_cannot_be_locked_is_worked_on_all_the_same() {
+    let run = Run::of(&["dune", "mu2e"]);
+    std::fs::create_dir(run.leases.path().join("dune")).unwrap();
+    let (state, _) = run.go().await;
+    assert_eq!(state.run.status, RunStatus::Succeeded);
+    assert_eq!(run.stage.calls_of("kinit").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_subjects_held_by_others_make_the_run_skipped() {
     let run = Run::of(&["dune"]);
     let _lease = Leases::new(run.leases.path()).take(&Subject::new("dune"), RunId::generate()).unwrap().unwrap();

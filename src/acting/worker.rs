@@ -10,6 +10,9 @@ use crate::workflow::store::StateDir;
 
 use super::here;
 
+/// So much is written for a try: a few caches and tokens.
+const PROBE: usize = 64 << 10;
+
 /// A worker under its guardian.
 pub struct Worker {
     /// This process: its id and private directory.
@@ -49,7 +52,8 @@ impl Worker {
     pub fn enter(state_dir: &Path) -> Result<Self, Failed> {
         guardian::refuse_root(state_dir).map_err(|e| Failed::new(e.code(), e.to_string()))?;
         let trigger = here::trigger();
-        let (places, owner) = match StateDir::create(state_dir).map(|state| (take(state.path()), state)) {
+        let usable = StateDir::create(state_dir).and_then(|state| state.check_room().map(|()| state));
+        let (places, owner) = match usable.map(|state| (take(state.path()), state)) {
             Ok((Ok(owner), state)) => (Places::new(Ok(state.clone()), state_dir, state.path()), owner),
             Ok((Err(why), _)) => fall_back(Unusable { code: why.code(), why: why.to_string() }, state_dir)?,
             Err(error) => fall_back(Unusable { code: error.code(), why: error.to_string() }, state_dir)?,
@@ -73,7 +77,22 @@ impl Places {
 
 fn take(base: &Path) -> Result<Owner, private_dir::PrivateDirError> {
     private_dir::create(&base.join("leases"))?;
-    Owner::take(&base.join("run"))
+    let owner = Owner::take(&base.join("run"))?;
+    match try_to_write(&owner.private) {
+        Ok(()) => Ok(owner),
+        Err(error) => {
+            owner.leave();
+            Err(error)
+        }
+    }
+}
+
+/// A quota can be at its end on a disk with room: names can be made then, and nothing be put into the files.
+fn try_to_write(private: &Path) -> Result<(), private_dir::PrivateDirError> {
+    let path = private.join("probe");
+    std::fs::write(&path, [0; PROBE])
+        .and_then(|()| std::fs::remove_file(&path))
+        .map_err(|source| private_dir::PrivateDirError::Io { doing: "write", path, source })
 }
 
 fn fall_back(why: Unusable, configured: &Path) -> Result<(Places, Owner), Failed> {

@@ -33,15 +33,21 @@ impl Leases {
     }
 
     /// Takes the subject for a run, without waiting. `Ok(Err(_))`: somebody else holds it.
+    ///
+    /// # Errors
+    /// The lock file, which they name, cannot be opened or locked.
     pub fn take(&self, subject: &Subject, run: RunId) -> io::Result<Result<Lease, Held>> {
         let path = self.directory.join(subject.as_str());
-        let mut file = open(&path)?;
+        let failed = |doing: &str, error: io::Error| {
+            io::Error::new(error.kind(), format!("cannot {doing} {}: {error}", path.display()))
+        };
+        let mut file = open(&path).map_err(|error| failed("open", error))?;
         match file.try_lock() {
             Ok(()) => {
-                // The content is for the one who finds it held: it need not survive a crash.
-                file.set_len(0)?;
-                file.rewind()?;
-                writeln!(file, "{run}")?;
+                // Only for the one who finds it held: a full disk must not keep us from the work.
+                if let Err(error) = name_holder(&mut file, run) {
+                    tracing::debug!(%error, path = %path.display(), "the lease does not say whose it is");
+                }
                 Ok(Ok(Lease { _file: file }))
             }
             Err(TryLockError::WouldBlock) => {
@@ -52,9 +58,15 @@ impl Leases {
                 };
                 Ok(Err(Held { by }))
             }
-            Err(TryLockError::Error(error)) => Err(error),
+            Err(TryLockError::Error(error)) => Err(failed("lock", error)),
         }
     }
+}
+
+fn name_holder(file: &mut File, run: RunId) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{run}")
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -1,1 +1,133 @@
+//! A store that cannot be used: tokens are pushed all the same, and it is said loudly.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use crate::support::corner::{Corner, Ended, files_below, wait_for};
+use crate::{DUNE, LAB};
+
+const NODES: [&str; 2] = ["node1", "node2"];
+
+/// A corner whose pushes can be told from those of others: by a default role file of their own, which goes with the
+/// token in one rsync. The UID is known to the store and to the file beside it alone.
+fn corner<'a>(lab: &'a crate::support::lab::Lab, name: &str) -> Corner<'a> {
+    let corner = Corner::new(lab, name);
+    corner.configure(|config| {
+        let role = &mut config["experiments"]["dune"]["roles"]["production"];
+        role["defaultRoleFileDestinationTemplateOverride"] = format!("/tmp/{name}_{{{{.DesiredUID}}}}").into();
+        role.as_object_mut().expect("a map").remove("desiredUIDOverride");
+    });
+    corner
+}
+
+fn pushed(corner: &Corner, name: &str) -> [PathBuf; 2] {
+    NODES.map(|node| corner.lab.path(format!("nodes/{node}/tmp/{name}_1234")))
+}
+
+/// Runs dune; both nodes have got its token, and the exit code and the log say that nothing was recorded.
+#[track_caller]
+fn pushes_unrecorded(corner: &Corner, name: &str) -> Ended {
+    for path in pushed(corner, name) {
+        let _ = fs::remove_file(path);
+    }
+    let ended = corner.run(&["run", "token-push", "-s", DUNE]).exits(21);
+    for path in pushed(corner, name) {
+        assert!(path.exists(), "{}: {ended:?}", path.display());
+    }
+    assert!(ended.err.contains("ERROR") && ended.err.contains("the store cannot be used"), "{ended:?}");
+    assert!(ended.err.contains("1 service succeeded") && ended.err.contains("not recorded"), "{ended:?}");
+    assert_eq!(corner.processes(), [""; 0]);
+    ended
+}
+
+#[test]
+fn with_a_state_directory_that_cannot_be_written_tokens_are_pushed_and_the_exit_code_says_it() {
+    let Some(lab) = &*LAB else { return };
+    let corner = corner(lab, "read-only");
+    corner.run(&["uids", "set", "dunepro", "1234"]).exits(0);
+    corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
+    let writable = |bits: u32| {
+        for path in files_below(&corner.state()).into_iter().chain([corner.state()]) {
+            let mode = if path.is_dir() { 0o500 } else { 0o400 } | bits;
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        }
+    };
+    writable(0);
+    let ended = pushes_unrecorded(&corner, "read-only");
+    assert!(ended.err.contains(&*corner.state().to_string_lossy()), "it names the directory: {ended:?}");
+    writable(0o200);
+    let left = lab.run(&["sh", "-c", "find /dev/shm -path '*/run/*'"]);
+    assert_eq!(String::from_utf8_lossy(&left.stdout), "", "nothing stays in the place that stood in");
+    corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
+    assert_eq!(corner.runs().len(), 2);
+}
+
+#[test]
+fn with_a_damaged_store_tokens_are_pushed_and_the_damage_stays_for_a_look() {
+    let Some(lab) = &*LAB else { return };
+    let corner = corner(lab, "damaged");
+    corner.run(&["uids", "set", "dunepro", "1234"]).exits(0);
+    corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
+    let db = corner.state().join("store/db");
+    let garbage = vec![0xa5; 20_000];
+    fs::write(&db, &garbage).expect("it is ours");
+    for _ in 0..2 {
+        pushes_unrecorded(&corner, "damaged");
+        assert!(fs::read(&db).expect("it stays where it is") == garbage);
+    }
+    corner.run(&["runs", "list"]).exits(21);
+    corner.run(&["runs", "resume"]).exits(21);
+}
+
+/// Puts a small disk under the state directory, inside the laboratory. `false`: not to be had here.
+fn small_disk(corner: &Corner) -> bool {
+    let state = corner.state();
+    let owner = corner.own_uid();
+    let options = format!("size=24m,mode=0700,uid={owner}");
+    let mut mount = corner.lab.tool("enter");
+    let mounted = mount.args(["mount", "-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&state).output().expect("lab/lab");
+    if !mounted.status.success() {
+        eprintln!("SKIPPED: no tmpfs can be mounted: {}", String::from_utf8_lossy(&mounted.stderr));
+    }
+    mounted.status.success()
+}
+
+fn fill_disk(corner: &Corner) {
+    let filler = corner.state().join("filler");
+    let full = corner.lab.run(&["sh", "-c", &format!("cat /dev/zero >{}", filler.display())]);
+    assert!(String::from_utf8_lossy(&full.stderr).contains("No space left"), "{full:?}");
+}
+
+#[test]
+fn with_a_full_disk_under_the_state_directory_tokens_are_pushed_and_nothing_acknowledged_is_lost() {
+    let Some(lab) = &*LAB else { return };
+    let corner = corner(lab, "full");
+    if !small_disk(&corner) {
+        return;
+    }
+    corner.run(&["uids", "set", "dunepro", "1234"]).exits(0);
+    corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
+    let before = corner.show("latest");
+    // What is left of the disk when a run has begun may do for that run's records or not: the pushes do not depend on it.
+    let gate = corner.hold("rsync");
+    let run = corner.start(&["run", "token-push", "-s", DUNE]);
+    wait_for("both pushes", || corner.calls("rsync").len() == 2);
+    fill_disk(&corner);
+    gate.open();
+    let ended = run.end();
+    match ended.code {
+        Some(0) => assert_eq!(ended.err, ""),
+        Some(21) => {
+            assert!(ended.err.contains("not recorded") && ended.err.contains("1 service succeeded"), "{ended:?}")
+        }
+        _ => panic!("{ended:?}"),
+    }
+
+    let ended = pushes_unrecorded(&corner, "full");
+    assert!(ended.err.contains("free"), "it says what is wrong: {ended:?}");
+    assert!(lab.run(&["rm", &corner.state().join("filler").to_string_lossy()]).status.success());
+    corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
+    assert_eq!(corner.show("latest")["status"], "succeeded");
+    assert_eq!(corner.show(before["id"].as_str().expect("an id")), before);
+}

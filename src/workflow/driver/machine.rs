@@ -14,7 +14,7 @@ use crate::workflow::resume::{MachineDecision, StepFacts, StepPlan, What, decide
 use crate::workflow::status::{MachineStatus, StepStatus};
 
 use super::over::{Over, Why};
-use super::{DriveError, Session, step};
+use super::{DriveError, Session, codes, step};
 
 /// How often a machine that waits for another run's subject looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -35,7 +35,7 @@ pub(super) async fn run(session: &Session, over: &Over, subject: &Subject) -> Re
         MachineDecision::Work => {}
     }
 
-    let _lease = match lease(session, over, subject).await? {
+    let _lease = match lease(session, over, subject).await {
         Ok(lease) => lease,
         Err(held) => {
             tracing::info!(%subject, held_by = ?held.by, "another live run holds it");
@@ -60,22 +60,26 @@ pub(super) async fn run(session: &Session, over: &Over, subject: &Subject) -> Re
     finish(session, subject, how).await
 }
 
-/// Takes the subject's lease, waiting for it as the workflow says.
-async fn lease(session: &Session, over: &Over, subject: &Subject) -> Result<Result<Lease, Held>, DriveError> {
+/// Takes the subject's lease, waiting for it as the workflow says. Where there can be no lease (`None`), the work is more
+/// important: two runs that do the same are better than none.
+async fn lease(session: &Session, over: &Over, subject: &Subject) -> Result<Option<Lease>, Held> {
     let patience = match session.workflow.overlap {
         Overlap::Skip => Duration::ZERO,
         Overlap::Wait(patience) => patience,
     };
     let until = Instant::now() + patience;
     loop {
-        let taken = session.leases.take(subject, session.run);
-        match taken.map_err(|source| DriveError::Lease { subject: subject.clone(), source })? {
-            Ok(lease) => return Ok(Ok(lease)),
-            Err(held) if Instant::now() >= until || over.why().is_some() => return Ok(Err(held)),
-            Err(_) => tokio::select! {
+        match session.leases.take(subject, session.run) {
+            Ok(Ok(lease)) => return Ok(Some(lease)),
+            Ok(Err(held)) if Instant::now() >= until || over.why().is_some() => return Err(held),
+            Ok(Err(_)) => tokio::select! {
                 () = over.wait() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             },
+            Err(error) => {
+                tracing::error!(code = %codes::NO_LEASE, %subject, "worked on without a lock: {error}");
+                return Ok(None);
+            }
         }
     }
 }

@@ -39,6 +39,8 @@ pub mod codes {
     pub const TARGET_CLOSED: Code = Code(12);
     /// The action panicked: a defect.
     pub const PANIC: Code = Code(13);
+    /// A service is worked on without the lock that keeps other runs off it.
+    pub const NO_LEASE: Code = Code(14);
 
     /// For `mt explain`.
     pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
@@ -67,6 +69,14 @@ pub mod codes {
             "an action panicked",
             "A defect in mt: the attempt failed, everything else went on.\n\
              Please report it with the log of the run.",
+        ),
+        (
+            NO_LEASE,
+            "a service could not be locked against other runs",
+            "The file named in the message, in `leases/` of the state directory, could not be opened or locked. The work\n\
+             went on without it; another run at the same time would do the same work once more, and harm nothing.\n\
+             Look at it with  ls -l FILE ; it should be a regular file of the account that runs mt. It can be removed\n\
+             while no run goes on.",
         ),
     ];
 }
@@ -99,14 +109,6 @@ pub enum DriveError {
     /// A defect of the engine: a machine's task died.
     #[error("defect in the engine: the task of a machine died: {0}")]
     Task(#[from] tokio::task::JoinError),
-    /// The lease directory cannot be used.
-    #[error("cannot take the lease of {subject}: {source}")]
-    Lease {
-        /// Whose.
-        subject: Subject,
-        /// Why.
-        source: std::io::Error,
-    },
     /// A step has no action: the caller left one out.
     #[error("step {0} has no action")]
     NoAction(StepName),

@@ -314,6 +314,16 @@ fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), 
     }
 }
 
+impl StateDir {
+    /// Is there room on its disk for the store, and so for all else that lives here?
+    ///
+    /// # Errors
+    /// [`StoreError::NoSpace`]; [`StoreError::Io`] if the system does not say.
+    pub fn check_room(&self) -> Result<(), StoreError> {
+        check_free_space(&self.store(), self.path(), MIN_FREE)
+    }
+}
+
 fn check_free_space(store: &Path, disk: &Path, needed: u64) -> Result<(), StoreError> {
     let stat = statvfs(disk).map_err(|errno| StoreError::io("look at the disk of", disk, errno.into()))?;
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
