@@ -27,6 +27,7 @@ const MODULES: &[Explanations] = &[
     private_dir::EXPLANATIONS,
     process::EXPLANATIONS,
     steps::codes::EXPLANATIONS,
+    steps::ferry::codes::EXPLANATIONS,
     store::EXPLANATIONS,
     token_file::EXPLANATIONS,
 ];
@@ -44,6 +45,7 @@ const RANGES: &[(std::ops::RangeInclusive<u16>, &str)] = &[
     (90..=99, "processes and token files"),
     (100..=149, "workflow files"),
     (150..=169, "the configuration"),
+    (170..=189, "FERRY and the UIDs of accounts"),
 ];
 
 /// Every code that exists, ascending.

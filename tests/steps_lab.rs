@@ -123,6 +123,7 @@ fn inside() {
         expiries: BTreeMap::new(),
         email: config.email.clone(),
         outbox: None,
+        accounts: None,
     }));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

@@ -60,7 +60,9 @@ fn list_shows_where_each_workflow_comes_from() {
     // How wide a column is depends on where the test's directory lies.
     insta::assert_snapshot!(regex::Regex::new(" {2,}").unwrap().replace_all(&listed.out, "  "));
     let bare = mt(Path::new("/nonexistent"), &["list"]);
-    assert!(bare.out.contains("token-push  5m        compiled in"), "{}", bare.out);
+    for shipped in ["token-push     5m        compiled in", "ferry-refresh  5m        compiled in"] {
+        assert!(bare.out.contains(shipped), "{}", bare.out);
+    }
 }
 
 #[test]
@@ -70,12 +72,12 @@ fn list_as_json_has_a_schema_version_and_one_object_each() {
         serde_json::from_str(&mt(site.path(), &["list", "--output", "json"]).out).unwrap();
     assert_eq!(document["schema_version"], 1);
     let workflows = document["workflows"].as_array().unwrap();
-    assert_eq!(workflows.len(), 3);
+    assert_eq!(workflows.len(), 4);
     assert_eq!(workflows[0]["errors"], 3);
-    assert_eq!(workflows[1]["steps"], serde_json::json!(["say"]));
-    assert_eq!(workflows[2]["overrides_shipped"], true);
-    assert_eq!(workflows[2]["deadline_seconds"], 300.0);
-    assert_eq!(mt(site.path(), &["list", "--output", "ndjson"]).out.lines().count(), 3);
+    assert_eq!(workflows[2]["steps"], serde_json::json!(["say"]));
+    assert_eq!(workflows[3]["overrides_shipped"], true);
+    assert_eq!(workflows[3]["deadline_seconds"], 300.0);
+    assert_eq!(mt(site.path(), &["list", "--output", "ndjson"]).out.lines().count(), 4);
 }
 
 #[test]
@@ -171,7 +173,7 @@ fn an_unknown_name_is_met_with_the_nearest_one() {
     let ran = mt(Path::new("/nonexistent"), &["show", "tokenpush"]);
     assert_eq!(ran.exit, 20);
     assert!(ran.err.contains("MT0125") && ran.err.contains("did you mean token-push?"), "{}", ran.err);
-    assert!(mt(Path::new("/nonexistent"), &["show", "zzz"]).err.contains("there are token-push"));
+    assert!(mt(Path::new("/nonexistent"), &["show", "zzz"]).err.contains("there are ferry-refresh, token-push"));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 """HTTPS stand-ins.
 
     web.py ferry ADDRESS PORT    GET /getUserInfo?username=NAME from $LAB/ferry_users.json. A caller shows a certificate of the
-                                 laboratory's CA or "Authorization: Bearer <token of the issuer>"; otherwise it gets 401.
+                                 laboratory's CA or "Authorization: Bearer <token of the issuer>", whose signature is checked with
+                                 the key that the issuer publishes (the other server here); otherwise it gets 401.
     web.py web ADDRESS PORT      POST /services/... = Slack's incoming webhook (answers "ok", or 400 "invalid_payload" for
                                  what is not JSON); GET /<issuer>/.well-known/openid-configuration and /<issuer>/jwks
 
@@ -15,6 +16,7 @@ import os
 import ssl
 import sys
 import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlparse
 
@@ -23,6 +25,12 @@ import jwt
 LAB = os.environ["LAB"]
 KIND, ADDRESS, PORT = sys.argv[1], sys.argv[2], int(sys.argv[3])
 ISSUER = "https://issuer.lab.test"
+TRUSTED = ssl.create_default_context(cafile=f"{LAB}/ca/ca.pem") if KIND == "ferry" else None
+
+
+def fetch(url):
+    with urllib.request.urlopen(url, timeout=10, context=TRUSTED) as answer:
+        return json.load(answer)
 
 
 def bearer_is_valid(header):
@@ -30,10 +38,15 @@ def bearer_is_valid(header):
     if scheme.lower() != "bearer":
         return False
     try:
-        with open(f"{LAB}/jwt/jwks.json") as opened:
-            key = jwt.PyJWK(json.load(opened)["keys"][0]).key
-        jwt.decode(token.strip(), key, algorithms=["ES256"], options={"verify_aud": False})
-    except jwt.PyJWTError:
+        issuer = jwt.decode(token.strip(), options={"verify_signature": False})["iss"]
+        if not issuer.startswith(f"{ISSUER}/"):
+            return False
+        kid = jwt.get_unverified_header(token.strip())["kid"]
+        keys = fetch(fetch(f"{issuer}/.well-known/openid-configuration")["jwks_uri"])["keys"]
+        key = next(jwt.PyJWK(key).key for key in keys if key["kid"] == kid)
+        jwt.decode(token.strip(), key, algorithms=["ES256"], issuer=issuer, options={"verify_aud": False})
+    except (jwt.PyJWTError, OSError, KeyError, StopIteration, ValueError) as error:
+        print(f"a bearer token was refused: {error!r}", file=sys.stderr, flush=True)
         return False
     return True
 

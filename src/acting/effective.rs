@@ -18,12 +18,15 @@ pub fn pinned(config: &Config, run: RunId, text: &str) -> Result<Workflow, Vec<D
 /// What the configuration's `timeouts` and `workerType` say about the shipped actions.
 pub fn overrides(config: &Config) -> Overrides {
     let (timeouts, workers) = (&config.timeouts, &config.worker_types);
-    let rows: [(&str, Option<Duration>, &str, WorkerRetry, &str); 5] = [
+    let rows: [(&str, Option<Duration>, &str, WorkerRetry, &str); 7] = [
         ("Kinit", timeouts.kerberos, "kerberosTimeout", workers.get_kerberos_tickets, "getKerberosTickets"),
         ("GetVaultToken", timeouts.vault_storer, "vaultStorerTimeout", workers.get_token, "getToken"),
         ("StoreInCredd", timeouts.vault_storer, "vaultStorerTimeout", workers.store_and_get_token, "storeAndGetToken"),
         ("Ping", timeouts.ping, "pingTimeout", workers.ping_aggregator, "pingAggregator"),
         ("Push", timeouts.push, "pushTimeout", workers.push_tokens, "pushTokens"),
+        // No workerType is about these.
+        ("FetchUid", timeouts.ferry_request, "ferryRequestTimeout", WorkerRetry::default(), ""),
+        ("StoreUid", timeouts.db, "dbTimeout", WorkerRetry::default(), ""),
     ];
     let by_action: BTreeMap<String, ActionOverride> = rows
         .into_iter()

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::site::Site;
-use crate::config::Service;
+use crate::config::{Config, Service};
+use crate::steps::accounts::AccountSetup;
+use crate::steps::ferry::AuthMethod;
 use crate::steps::{Setup, World, environment::Snapshot};
+use crate::workflow::definition::ForEach;
 use crate::workflow::event::{Event, Fact, SessionEnd};
 use crate::workflow::id::ProcessId;
 use crate::workflow::run::RunState;
@@ -26,7 +29,7 @@ pub fn as_if_claimed(mut state: RunState) -> RunState {
 }
 
 /// A world that only answers what is known of kept products. It has no private directory: nothing may be started in it.
-pub fn world(site: &Site, services: &[Service]) -> World {
+pub fn world(site: &Site, services: &[Service], for_each: ForEach) -> World {
     World::new(Setup {
         process: ProcessId::generate(),
         private: site.state_dir.join("run"),
@@ -37,5 +40,11 @@ pub fn world(site: &Site, services: &[Service]) -> World {
         expiries: BTreeMap::new(),
         email: None,
         outbox: None,
+        accounts: (for_each == ForEach::Account).then(|| AccountSetup {
+            accounts: Config::accounts(services),
+            ferry: site.config.ferry.clone(),
+            method: AuthMethod::default(),
+            uids: None,
+        }),
     })
 }

@@ -1,6 +1,7 @@
 //! One session of a run, from the store's first record to the last line on stderr.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,19 +11,23 @@ use crate::acting::effective::pinned;
 use crate::acting::outbox::{MailsInMemory, Reports, SessionOutbox};
 use crate::acting::signals::Stop;
 use crate::acting::site::Site;
+use crate::acting::uid_book::SessionUids;
 use crate::acting::worker::{Places, Worker, raise_open_files};
-use crate::acting::{here, history, uids};
+use crate::acting::{here, history, subjects, uids};
 use crate::cli::error::{Failed, codes};
 use crate::cli::exit::ExitCode;
 use crate::cli::output::Style;
 use crate::cli::progress::{Live, ProgressView};
 use crate::cli::runs_show::RunView;
 use crate::cli::{runs, summary};
-use crate::config::Service;
+use crate::config::{Config, Service};
 use crate::guardian;
+use crate::private_dir;
+use crate::steps::accounts::AccountSetup;
+use crate::steps::ferry::AuthMethod;
 use crate::steps::{self, Setup, World};
 use crate::workflow::action::Action;
-use crate::workflow::definition::{Interrupted, Mode, Step, Workflow};
+use crate::workflow::definition::{ForEach, Interrupted, Mode, Step, Workflow};
 use crate::workflow::driver::{self, SessionPlan};
 use crate::workflow::event::{PlannedStep, RunCreated, Selection, SessionEnd};
 use crate::workflow::id::{ProcessId, RunId, StepName, Subject};
@@ -57,7 +62,7 @@ pub struct Order {
     pub workflow: Workflow,
     /// What was selected, for the record.
     pub selection: Selection,
-    /// The selected services.
+    /// The selected services; a run for accounts works for theirs.
     pub services: Vec<Service>,
     /// The mode.
     pub mode: Mode,
@@ -65,6 +70,13 @@ pub struct Order {
     pub fresh: bool,
     /// What is told to whom.
     pub notices: Notices,
+}
+
+impl Order {
+    /// What its machines are made for.
+    fn subjects(&self) -> BTreeSet<Subject> {
+        subjects::subjects(self.workflow.for_each, &self.services)
+    }
 }
 
 /// A worker with its store, ready to run sessions.
@@ -120,7 +132,6 @@ impl Launcher {
 
     /// Starts a run, or resumes the one that was cut off in its place.
     pub async fn start(&self, order: Order) -> Result<ExitCode, Failed> {
-        let subjects: Vec<Subject> = order.services.iter().map(|s| Subject::new(s.name.as_str())).collect();
         let cut_off = self.cut_off(&order).await;
         if let Some(resumable) = cut_off.iter().find(|c| c.resumable) {
             tracing::info!(run = %resumable.run.id, "resuming an interrupted run in place of a new one");
@@ -141,7 +152,7 @@ impl Launcher {
             for_each: order.workflow.for_each,
             mode: order.mode,
             selection: order.selection.clone(),
-            subjects,
+            subjects: order.subjects().into_iter().collect(),
             steps: order.workflow.steps.iter().map(planned).collect(),
             finally: order.workflow.finally.iter().map(planned).collect(),
         };
@@ -243,6 +254,12 @@ impl Launcher {
         let reports = Arc::new(Reports::new(&self.site.config, &order.notices, state.run.mode));
         let memory = Arc::new(MailsInMemory::default());
         let outbox = Arc::new(SessionOutbox::new(store.clone(), memory.clone(), self.is_dead()));
+        let accounts = (order.workflow.for_each == ForEach::Account).then(|| AccountSetup {
+            accounts: Config::accounts(&order.services),
+            ferry: self.site.config.ferry.clone(),
+            method: AuthMethod::of_options(&state.run.selection.options),
+            uids: Some(Arc::new(SessionUids::new(store.clone(), uids_json(places)))),
+        });
         let world = Arc::new(World::new(Setup {
             process: self.worker.owner.process,
             private: self.worker.owner.private.clone(),
@@ -253,6 +270,7 @@ impl Launcher {
             expiries: known.expiries,
             email: self.site.config.email.clone(),
             outbox: Some(outbox),
+            accounts,
         }));
         let actions = actions(&order.workflow, &world)?;
         let live = live(&state, &order.workflow);
@@ -268,12 +286,14 @@ impl Launcher {
                 Recorder::unrecorded(state, why, Some(observer))
             }
         });
+        let configured = order.subjects();
+        let leases = leases(places, order.workflow.for_each)?;
         let plan = SessionPlan {
             workflow: Arc::new(order.workflow),
             actions,
-            configured: order.services.iter().map(|s| Subject::new(s.name.as_str())).collect::<BTreeSet<_>>(),
+            configured,
             newer: known.newer,
-            leases: Leases::new(&places.leases),
+            leases,
             stop: self.stop.token(),
         };
         let ticker = live.clone().map(|live| tokio::spawn(tick(live)));
@@ -431,12 +451,29 @@ pub fn is_failed(status: RunStatus) -> bool {
     }
 }
 
-/// The UIDs where the store cannot say.
-pub fn uids_beside(places: &Places) -> BTreeMap<String, u32> {
-    let path = match &places.state {
+/// Accounts have leases of their own: one may be called like a service.
+fn leases(places: &Places, for_each: ForEach) -> Result<Leases, Failed> {
+    let directory = match for_each {
+        ForEach::Service => places.leases.clone(),
+        ForEach::Account => {
+            let directory = places.leases.join("accounts.d");
+            private_dir::create(&directory).map_err(|e| Failed::new(e.code(), e.to_string()))?;
+            directory
+        }
+    };
+    Ok(Leases::new(directory))
+}
+
+fn uids_json(places: &Places) -> PathBuf {
+    match &places.state {
         Ok(state) => state.uids_json(),
         Err(_) => places.configured.join("uids.json"),
-    };
+    }
+}
+
+/// The UIDs where the store cannot say.
+pub fn uids_beside(places: &Places) -> BTreeMap<String, u32> {
+    let path = uids_json(places);
     match uids::read(&path) {
         Ok(uids) => uids,
         Err(error) => {

@@ -6,11 +6,14 @@
 //! | `worker` | from a command to a guarded process with private directories |
 //! | `launch` | one session of a run: made or claimed, driven, closed |
 //! | `effective` | the configuration's values laid over the workflow's |
+//! | `subjects` | what machines are made for |
 //! | `history`, `uids` | what a session takes from earlier ones |
-//! | `outbox` | what people are told, kept in the store |
+//! | `uid_book` | where ferry-refresh keeps what it has learnt |
+//! | `outbox`, `account_reports` | what people are told, kept in the store |
 //! | `explain` | a session that is only thought through |
 //! | `here`, `signals`, `log` | this process, what stops it, what it says |
 
+pub mod account_reports;
 pub mod effective;
 pub mod explain;
 pub mod here;
@@ -20,5 +23,7 @@ pub mod log;
 pub mod outbox;
 pub mod signals;
 pub mod site;
+pub mod subjects;
+pub mod uid_book;
 pub mod uids;
 pub mod worker;

@@ -9,13 +9,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
+use crate::acting::account_reports;
 use crate::acting::launch::Notices;
 use crate::cli::runs_show::Told;
 use crate::config::{Config, Recipients};
 use crate::notify::{DueCounter, Kind, Outbox, OutboxEntry, OutboxError, OutboxStatus, prepare};
 use crate::workflow::action::Failure;
 use crate::workflow::counters::{Counter, CounterKey, Verdict, is_due, reported, verdicts};
-use crate::workflow::definition::{CountsAs, Mode};
+use crate::workflow::definition::{CountsAs, ForEach, Mode};
 use crate::workflow::event::{AttemptOutcome, Event, Fact};
 use crate::workflow::id::{RunId, Subject, TargetName};
 use crate::workflow::recorder::{Epilogue, all_ended};
@@ -32,6 +33,8 @@ pub struct Reports {
     /// Services whose notifications are off.
     silent: BTreeSet<Subject>,
     off: bool,
+    /// `disableNotifications`; a service may have its own switch, an account has none.
+    disabled: bool,
 }
 
 impl Reports {
@@ -52,6 +55,7 @@ impl Reports {
             threshold: config.error_count_to_send_message,
             silent: silent.map(|s| Subject::new(s.name.as_str())).collect(),
             off: notices.off || onboarding,
+            disabled: config.disable_notifications,
         }
     }
 
@@ -63,8 +67,11 @@ impl Reports {
         }
     }
 
-    /// Every error of the run, for a run that nobody counts: a test, or one that is not recorded.
+    /// Every error of the run, for a run that nobody counts: a test, one for accounts, or one that is not recorded.
     fn every_error(&self, state: &RunState) -> Vec<DueCounter> {
+        if state.run.for_each == ForEach::Account {
+            return if self.disabled { Vec::new() } else { account_reports::due(state) };
+        }
         self.failed(state).map(|(machine, key)| due(machine, state, &key, 1, None)).collect()
     }
 
@@ -89,7 +96,13 @@ impl Epilogue for Reports {
     fn machines_ended(&self, tx: &mut Tx<'_>, state: &RunState) -> Result<(), StoreError> {
         let run = state.run.id;
         let mut told = Vec::new();
-        if state.run.mode == Mode::Test {
+        if state.run.for_each == ForEach::Account {
+            // What an earlier session of the run has told is not told again.
+            let mails = tx.scan_prefix::<OutboxEntry>(Shelf::Outbox, &run.to_string())?;
+            let sent = mails.iter().filter(|(_, mail)| mail.status == OutboxStatus::Sent);
+            let known: BTreeSet<_> = sent.flat_map(|(_, mail)| &mail.reports).map(|report| &report.counter).collect();
+            told = self.every_error(state).into_iter().filter(|due| !known.contains(&due.key())).collect();
+        } else if state.run.mode == Mode::Test {
             told = self.every_error(state);
         } else {
             for (machine, key) in self.failed(state) {
@@ -103,7 +116,7 @@ impl Epilogue for Reports {
         if !mails.is_empty() {
             // What waits from earlier runs is due again, and told by these.
             for (key, waiting) in tx.scan_prefix::<OutboxEntry>(Shelf::Outbox, "")? {
-                if waiting.status == OutboxStatus::Prepared {
+                if waiting.status == OutboxStatus::Prepared && is_counted(tx, &waiting)? {
                     tx.remove(Shelf::Outbox, &key);
                 }
             }
@@ -113,6 +126,16 @@ impl Epilogue for Reports {
         }
         Ok(())
     }
+}
+
+/// Does a counter remember all that the mail tells? What happened once, such as a changed UID, is in no counter.
+fn is_counted(tx: &Tx<'_>, mail: &OutboxEntry) -> Result<bool, StoreError> {
+    for report in &mail.reports {
+        if tx.counter::<Counter>(&report.counter.as_key())?.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What is told of one counter.
@@ -131,7 +154,7 @@ fn due(machine: &Machine, state: &RunState, key: &CounterKey, value: u32, counte
             || "failed".to_owned(),
             |(_, step, failure)| match kind {
                 Kind::Setup => format!("{step}: {}", failure.message),
-                Kind::Push => failure.message.clone(),
+                Kind::Push | Kind::News => failure.message.clone(),
             },
         ),
         next: last.and_then(|(.., failure)| failure.next.clone()),

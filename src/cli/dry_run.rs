@@ -1,14 +1,19 @@
 //! `mt run --dry-run`: what would be done, step by step. Starts nothing, asks nobody, writes nothing.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::error::Failed;
 use super::exit::ExitCode;
 use super::output::{self, Cell, OutputFormat, SCHEMA_VERSION, Style};
 use super::runs;
+use super::summary::noun;
 use crate::acting::site::{Global, Site};
+use crate::acting::subjects::subject_of;
 use crate::config::{Credds, Service, TokenGetter};
-use crate::workflow::definition::{Mode, Per, Step, Workflow};
+use crate::workflow::definition::{ForEach, Mode, Per, Step, Workflow};
+use crate::workflow::id::Subject;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Row {
@@ -27,9 +32,15 @@ pub fn print(
     services: &[Service],
     mode: Mode,
 ) -> Result<ExitCode, Failed> {
-    let rows: Vec<Row> = services.iter().flat_map(|s| workflow.steps.iter().map(|step| row(s, step, mode))).collect();
+    let for_each = workflow.for_each;
+    // An account stands for all services that have it.
+    let subjects: BTreeMap<_, _> = services.iter().rev().map(|s| (subject_of(for_each, s), s)).collect();
+    let rows: Vec<Row> = subjects
+        .iter()
+        .flat_map(|(subject, service)| workflow.steps.iter().map(move |step| row(subject, service, step, mode)))
+        .collect();
     let text = match global.output {
-        OutputFormat::Table => table(&rows, workflow, services.len()),
+        OutputFormat::Table => table(&rows, workflow, subjects.len()),
         OutputFormat::Json => output::json(&serde_json::json!({
             "schema_version": SCHEMA_VERSION, "workflow": workflow.name, "mode": mode, "steps": rows,
         })),
@@ -39,19 +50,13 @@ pub fn print(
     Ok(ExitCode::Success)
 }
 
-fn row(service: &Service, step: &Step, mode: Mode) -> Row {
+fn row(subject: &Subject, service: &Service, step: &Step, mode: Mode) -> Row {
     let (targets, remark) = if step.when.contains(&mode) {
         targets(service, step)
     } else {
         (Vec::new(), Some("this mode leaves it out".to_owned()))
     };
-    Row {
-        service: service.name.to_string(),
-        step: step.name.to_string(),
-        action: step.action.name.clone(),
-        targets,
-        remark,
-    }
+    Row { service: subject.to_string(), step: step.name.to_string(), action: step.action.name.clone(), targets, remark }
 }
 
 fn targets(service: &Service, step: &Step) -> (Vec<String>, Option<String>) {
@@ -70,7 +75,7 @@ fn targets(service: &Service, step: &Step) -> (Vec<String>, Option<String>) {
     }
 }
 
-fn table(rows: &[Row], workflow: &Workflow, services: usize) -> String {
+fn table(rows: &[Row], workflow: &Workflow, subjects: usize) -> String {
     let cells = rows.iter().map(|row| {
         let what = match &row.remark {
             Some(remark) => remark.clone(),
@@ -78,6 +83,11 @@ fn table(rows: &[Row], workflow: &Workflow, services: usize) -> String {
         };
         vec![Cell::plain(&row.service), Cell::plain(&row.step), Cell::plain(what)]
     });
-    let table = output::table(&["SERVICE", "STEP", "TARGETS"], cells.collect(), &Style::stdout());
-    format!("{table}{}: {services} services. Nothing was started (--dry-run).\n", workflow.name)
+    let header = match workflow.for_each {
+        ForEach::Service => "SERVICE",
+        ForEach::Account => "ACCOUNT",
+    };
+    let table = output::table(&[header, "STEP", "TARGETS"], cells.collect(), &Style::stdout());
+    let noun = noun(workflow.for_each, u32::try_from(subjects).unwrap_or(u32::MAX));
+    format!("{table}{}: {subjects} {noun}. Nothing was started (--dry-run).\n", workflow.name)
 }

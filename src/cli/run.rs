@@ -13,9 +13,11 @@ use super::runs::{self, Reader};
 use crate::acting::effective::{overrides, pinned};
 use crate::acting::launch::{Launcher, Notices, Order, is_failed};
 use crate::acting::site::{Global, Site};
+use crate::acting::subjects::{subject_of, subjects};
 use crate::acting::worker::{Worker, runtime};
 use crate::config::Service;
 use crate::steps::catalog::{ShippedActions, library};
+use crate::steps::ferry::AuthMethod;
 use crate::workflow::definition::{Diagnostic, ForEach, Mode, Workflow, effective, render};
 use crate::workflow::event::{PlannedStep, Selection};
 use crate::workflow::id::{RunId, Subject};
@@ -50,6 +52,9 @@ pub struct RunArgs {
     /// Start a new run, even if one that was cut off could be resumed
     #[arg(long)]
     new: bool,
+    /// ferry-refresh: how FERRY learns who we are [default: tls]
+    #[arg(long, value_enum, value_name = "METHOD")]
+    authmethod: Option<AuthMethod>,
     #[command(flatten)]
     notices: NoticeArgs,
 }
@@ -107,11 +112,7 @@ impl From<&NoticeArgs> for Notices {
 pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, Failed> {
     let site = Site::load(global).map_err(|e| super::of_config(&e))?;
     let workflow = in_force(&site, &args.workflow)?;
-    if workflow.for_each != ForEach::Service {
-        return Err(
-            Failed::new(codes::USAGE, format!("{} does not work for services", workflow.name)).exit(ExitCode::Usage)
-        );
-    }
+    fits(args, &workflow)?;
     let selected = site.config.select(&args.services, &args.experiments).map_err(|e| {
         Failed::new(codes::NO_SUCH_SERVICE, e.to_string()).next("mt services list").exit(ExitCode::Usage)
     })?;
@@ -147,13 +148,34 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, Failed> {
     })
 }
 
+/// Not every argument means something to every workflow.
+fn fits(args: &RunArgs, workflow: &Workflow) -> Result<(), Failed> {
+    let unfit = match workflow.for_each {
+        ForEach::Service => args.authmethod.map(|_| "--authmethod is for workflows that work for accounts"),
+        ForEach::Account => args.onboard.then_some("--onboard is for workflows that work for services"),
+    };
+    match unfit {
+        None => Ok(()),
+        Some(why) => {
+            let message = format!("{} cannot run like this: {why}", workflow.name);
+            Err(Failed::new(codes::USAGE, message).next("mt run --help").exit(ExitCode::Usage))
+        }
+    }
+}
+
 /// The selecting arguments, sorted and without repetition.
 fn selection(args: &RunArgs) -> Selection {
     let sorted = |names: &[String]| {
         let names: BTreeSet<String> = names.iter().map(|n| n.to_lowercase()).collect();
         names.into_iter().collect()
     };
-    Selection { services: sorted(&args.services), experiments: sorted(&args.experiments), shard: None }
+    let options = args.authmethod.and_then(AuthMethod::as_option).map(str::to_owned);
+    Selection {
+        services: sorted(&args.services),
+        experiments: sorted(&args.experiments),
+        shard: None,
+        options: options.into_iter().collect(),
+    }
 }
 
 /// The workflow of that name with the configuration's values.
@@ -286,7 +308,7 @@ async fn resume_one(launcher: &Launcher, run: RunId, args: &ResumeArgs) -> Resul
 
 /// The run's services that are still configured.
 fn configured(site: &Site, state: &RunState) -> Vec<Service> {
-    let is_in = |s: &&Service| state.machines.contains_key(&Subject::new(s.name.as_str()));
+    let is_in = |s: &&Service| state.machines.contains_key(&subject_of(state.run.for_each, s));
     site.config.services.iter().filter(is_in).cloned().collect()
 }
 
@@ -360,13 +382,17 @@ fn explanation(
     state: &RunState,
     newer: &BTreeMap<Subject, RunId>,
 ) -> Result<Explanation, Failed> {
-    let world = crate::acting::explain::world(site, services);
+    let world = crate::acting::explain::world(site, services, state.run.for_each);
+    let configured = subjects(state.run.for_each, services);
     let actions = crate::acting::launch::actions(workflow, &Arc::new(world))?;
     let mut decisions = Vec::new();
     let (mut to_finish, mut complete) = (0, 0);
     for machine in state.machines.values() {
-        let is_configured = services.iter().any(|s| s.name.as_str() == machine.subject.as_str());
-        match decide_machine(machine.status, is_configured, newer.get(&machine.subject).copied()) {
+        match decide_machine(
+            machine.status,
+            configured.contains(&machine.subject),
+            newer.get(&machine.subject).copied(),
+        ) {
             MachineDecision::Leave => complete += usize::from(machine.status == MachineStatus::Succeeded),
             MachineDecision::Work => {
                 to_finish += 1;

@@ -15,7 +15,9 @@ use super::time::Clock;
 use crate::acting::site::{Global, Site};
 use crate::acting::{here, outbox};
 use crate::guardian;
+use crate::steps::store_uid::changes;
 use crate::workflow::counters::{Counter, CounterKey};
+use crate::workflow::definition::ForEach;
 use crate::workflow::duration;
 use crate::workflow::id::{ProcessId, RunId, Subject, WorkflowName};
 use crate::workflow::run::{Run, RunState};
@@ -228,8 +230,21 @@ fn row(view: &View<'_>, run: Run, is_dead: &IsDead, filter: &Filter) -> Result<O
         Some(service) => view.machine(run.id, service)?.is_some(),
         None => true,
     };
-    let row = RunRow { prefix: view.shortest_prefix(run.id)?, owner_alive, remark: None, run };
+    let row = RunRow { prefix: view.shortest_prefix(run.id)?, owner_alive, remark: remark(view, &run)?, run };
     Ok(filter.select(vec![row], |_, _| has_service).pop())
+}
+
+/// What a run for accounts has found out.
+fn remark(view: &View<'_>, run: &Run) -> Result<Option<String>, StoreError> {
+    if run.for_each != ForEach::Account {
+        return Ok(None);
+    }
+    let Some(state) = session::load(view, run.id)? else { return Ok(None) };
+    Ok(match changes(&state).len() {
+        0 => None,
+        1 => Some("1 uid changed".to_owned()),
+        many => Some(format!("{many} uids changed")),
+    })
 }
 
 fn show(global: &Global, args: &ShowArgs) -> Result<ExitCode, Failed> {

@@ -11,6 +11,7 @@ use super::exit::ExitCode;
 use super::output::{self, Cell, OutputFormat, SCHEMA_VERSION, Style};
 use super::runs::{self, of_store};
 use crate::acting::site::{Global, Site};
+use crate::acting::uid_book::plain;
 use crate::acting::uids;
 use crate::config::AccountName;
 use crate::guardian;
@@ -76,7 +77,7 @@ fn rows(site: &Site, stored: &BTreeMap<String, KnownUid>) -> Vec<Row> {
             let row = |uid, source, recorded_at| Row { account: account.to_owned(), uid, source, recorded_at };
             let from_store = match known {
                 Some(known) => row(Some(known.uid), "store", Some(known.recorded_at)),
-                None => row(None, "unknown: mt uids set ACCOUNT UID", None),
+                None => row(None, "unknown: mt run ferry-refresh, or mt uids set ACCOUNT UID", None),
             };
             let from_overrides: Vec<Row> =
                 given.into_iter().map(|uid| row(Some(uid), "desiredUIDOverride", None)).collect();
@@ -110,8 +111,7 @@ fn set(site: &Site, account: &str, uid: u32) -> Result<ExitCode, Failed> {
             Ok((before, tx.uids()?))
         })
         .map_err(|e| of_store(&e))?;
-    let beside: BTreeMap<String, u32> = all.into_iter().map(|(account, known)| (account, known.uid)).collect();
-    uids::write(&state.uids_json(), &beside)
+    uids::write(&state.uids_json(), &plain(all))
         .map_err(|e| Failed::new(codes::UNEXPECTED, format!("cannot write {}: {e}", state.uids_json().display())))?;
     store.close();
     let was = before.map_or_else(|| "unknown before".to_owned(), |b| format!("was {}", b.uid));

@@ -12,6 +12,8 @@ pub enum Kind {
     Setup,
     /// Of a service and a node.
     Push,
+    /// No error and no counter: something that a person should know, such as a UID that has changed.
+    News,
 }
 
 /// One counter of this run that is at the threshold and that nobody has been told of.
@@ -29,7 +31,7 @@ pub struct DueCounter {
     pub message: String,
     /// What mends it, when that is known.
     pub next: Option<String>,
-    /// Runs in the present row of errors, told or not.
+    /// Runs in the present row of errors, told or not; 0 where nobody counts them.
     pub failing_runs: u32,
     /// When the present row of errors began.
     pub failing_since: Option<Timestamp>,
@@ -41,6 +43,8 @@ impl DueCounter {
         let target = match self.kind {
             Kind::Setup => None,
             Kind::Push => self.target.clone(),
+            // The name of no node: only tells it apart from an error of the same subject.
+            Kind::News => Some(TargetName::new("(news)")),
         };
         CounterKey { subject: self.subject.clone(), target }
     }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use jiff::Timestamp;
 
 use super::due::{DueCounter, Kind};
-use crate::workflow::definition::CountsAs;
+use crate::workflow::definition::{CountsAs, ForEach};
 use crate::workflow::event::PlannedStep;
 use crate::workflow::id::{Subject, TargetName};
 use crate::workflow::run::RunState;
@@ -34,9 +34,9 @@ pub fn subject(state: &RunState, due: &[DueCounter]) -> String {
     let runs = due.iter().map(|one| one.value).max().unwrap_or_default();
     let text = match grouped.iter().next() {
         Some((service, list)) if grouped.len() == 1 => {
-            let setup = list.iter().find(|one| one.kind == Kind::Setup);
-            match setup {
-                Some(setup) => format!("{service}: {}{}", one_line(&setup.message), in_a_row(setup.value)),
+            let alone = [Kind::Setup, Kind::News].iter().find_map(|kind| list.iter().find(|one| one.kind == *kind));
+            match alone {
+                Some(one) => format!("{service}: {}{}", one_line(&one.message), in_a_row(one.value)),
                 None => {
                     let failed = list.len();
                     let all = node_count(state, service).max(failed);
@@ -47,7 +47,8 @@ pub fn subject(state: &RunState, due: &[DueCounter]) -> String {
         }
         Some(_) | None => {
             let names = grouped.keys().map(|service| service.as_str()).collect::<Vec<_>>().join(", ");
-            format!("errors of {} services: {names}", grouped.len())
+            let what = if due.iter().all(|one| one.kind == Kind::News) { "news" } else { "errors" };
+            format!("{what} of {} {}: {names}", grouped.len(), noun(state))
         }
     };
     cut(&format!("{PREFIX} {text}"), MOST_SUBJECT)
@@ -65,10 +66,15 @@ pub fn body(state: &RunState, due: &[DueCounter]) -> String {
         for one in list.iter().filter(|one| one.kind == Kind::Setup) {
             let place = one.target.as_ref().map(|target| format!("{target}: ")).unwrap_or_default();
             let _ = writeln!(text, "  {place}{}", one_line(&one.message));
-            let _ = writeln!(text, "    {}", row(one));
+            if one.failing_runs > 0 {
+                let _ = writeln!(text, "    {}", row(one));
+            }
             if let Some(next) = &one.next {
                 let _ = writeln!(text, "    next: {}", one_line(next));
             }
+        }
+        for one in list.iter().filter(|one| one.kind == Kind::News) {
+            let _ = writeln!(text, "  {}", one_line(&one.message));
         }
         let pushes: Vec<_> = list.iter().filter(|one| one.kind == Kind::Push).collect();
         table(&mut text, &pushes);
@@ -98,6 +104,13 @@ fn row(one: &DueCounter) -> String {
     let since = one.failing_since.map(|at| format!(", since {}", moment(at))).unwrap_or_default();
     let runs = one.failing_runs.max(one.value);
     format!("failing for {runs} {}{since}", if runs == 1 { "run" } else { "runs" })
+}
+
+fn noun(state: &RunState) -> &'static str {
+    match state.run.for_each {
+        ForEach::Service => "services",
+        ForEach::Account => "accounts",
+    }
 }
 
 fn for_runs(runs: u32) -> String {

@@ -264,6 +264,7 @@ async fn notify(email: Option<Email>, kept: &Arc<Kept>) -> AttemptResult {
         expiries: BTreeMap::new(),
         email,
         outbox: Some(Arc::clone(kept) as Arc<dyn Outbox>),
+        accounts: None,
     }));
     let attempt = Attempt {
         run: RUN.parse().unwrap(),

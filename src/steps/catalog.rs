@@ -8,7 +8,10 @@ use crate::workflow::definition::{
 use crate::workflow::id::Product;
 
 /// The workflows that are compiled in, as (name, text).
-pub const SHIPPED: &[(&str, &str)] = &[("token-push", include_str!("../../workflows/token-push.ron"))];
+pub const SHIPPED: &[(&str, &str)] = &[
+    ("token-push", include_str!("../../workflows/token-push.ron")),
+    ("ferry-refresh", include_str!("../../workflows/ferry-refresh.ron")),
+];
 
 /// A Kerberos ticket: dies with its process.
 pub const TICKET: &str = "Ticket";
@@ -16,6 +19,8 @@ pub const TICKET: &str = "Ticket";
 pub const VAULT_TOKEN: &str = "VaultToken";
 /// The UID of the account: comes from the store or the configuration before the first step.
 pub const UID: &str = "Uid";
+/// What FERRY says the UID is: kept in the step's record.
+pub const FETCHED_UID: &str = "FetchedUid";
 
 /// The shipped actions.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,6 +33,7 @@ pub fn library() -> Library {
 }
 
 const SERVICE: &[ForEach] = &[ForEach::Service];
+const ACCOUNT: &[ForEach] = &[ForEach::Account];
 const EITHER: &[ForEach] = &[ForEach::Service, ForEach::Account];
 
 /// What an action of that name needs and provides. The actions' own `info()` ask here.
@@ -45,12 +51,21 @@ impl Catalog for ShippedActions {
             counts_as,
             arguments,
         };
+        let of_account = |place, info| ActionShape {
+            place,
+            for_each: ACCOUNT,
+            ..step(&[Per::Subject], CountsAs::Nothing, Arguments::None(info))
+        };
         Some(match name {
             "Kinit" => step(&[Per::Subject], CountsAs::Setup, Arguments::None(kinit)),
             "GetVaultToken" => step(&[Per::Subject], CountsAs::Setup, Arguments::None(get_vault_token)),
             "StoreInCredd" => step(&[Per::Credd], CountsAs::Setup, Arguments::None(store_in_credd)),
             "Ping" => step(&[Per::Node], CountsAs::Setup, Arguments::None(ActionInfo::default)),
             "Push" => step(&[Per::Node], CountsAs::Push, Arguments::None(push)),
+            // FERRY's errors are told at once: nobody counts them.
+            "FetchUid" => of_account(Place::Steps, fetch_uid),
+            "StoreUid" => of_account(Place::Steps, store_uid),
+            "VerifyUids" => of_account(Place::Finally, ActionInfo::default),
             "Exec" => ActionShape {
                 for_each: EITHER,
                 ..step(
@@ -71,7 +86,18 @@ impl Catalog for ShippedActions {
     }
 
     fn names(&self) -> Vec<&'static str> {
-        vec!["Kinit", "GetVaultToken", "StoreInCredd", "Ping", "Push", "Exec", "Notify"]
+        vec![
+            "Kinit",
+            "GetVaultToken",
+            "StoreInCredd",
+            "Ping",
+            "Push",
+            "FetchUid",
+            "StoreUid",
+            "VerifyUids",
+            "Exec",
+            "Notify",
+        ]
     }
 
     fn given(&self) -> Vec<Product> {
@@ -96,6 +122,20 @@ fn store_in_credd() -> ActionInfo {
 
 fn push() -> ActionInfo {
     ActionInfo { needs: vec![Product::new(TICKET), Product::new(VAULT_TOKEN), Product::new(UID)], provides: vec![] }
+}
+
+fn fetch_uid() -> ActionInfo {
+    ActionInfo {
+        needs: vec![],
+        provides: vec![Provision { product: Product::new(FETCHED_UID), outlives_process: true }],
+    }
+}
+
+fn store_uid() -> ActionInfo {
+    ActionInfo {
+        needs: vec![Product::new(FETCHED_UID)],
+        provides: vec![Provision { product: Product::new(UID), outlives_process: true }],
+    }
 }
 
 /// The arguments of `Exec(…)`.

@@ -1,13 +1,14 @@
 //! `Kinit`: a Kerberos ticket in a private cache, checked to be the right one.
 
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
 use super::classify::{kerberos, not_run};
 use super::codes::{KDC_UNREACHABLE, KEYTAB_MISSING, KEYTAB_UNREADABLE, KINIT_FAILED, WRONG_PRINCIPAL};
-use super::world::{ServiceContext, World, cache_name};
+use super::world::{World, cache_name};
 use super::{info_of, only_target, unknown_service};
 use crate::process;
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
@@ -30,45 +31,55 @@ impl Kinit {
     async fn run(&self, attempt: &Attempt) -> AttemptResult {
         let context = self.world.service(attempt.subject.as_ref()).ok_or_else(|| unknown_service(attempt))?;
         let service = &context.service;
-        check_keytab(context)?;
-        let keytab = service.keytab.to_string_lossy();
-        let facts = |program| [("program", program), ("keytab", &*keytab), ("principal", service.principal.as_str())];
         let cache = self.world.ticket_cache(service);
-
-        let command = self.world.command_for("kinit", service).arg("-k").arg("-t").arg(&service.keytab);
-        let command = command.arg("--").arg(&service.principal);
-        let kinit = process::run(command, &attempt.cancel).await;
-        let kinit = kinit.map_err(|error| not_run(error, KDC_UNREACHABLE, attempt))?;
-        if !kinit.success() {
-            return Err(kerberos::classify(kinit.exit, &kinit.output, &facts("kinit")));
-        }
-
-        let command = self.world.command_for("klist", service).arg("-c").arg(cache_name(&cache));
-        let klist = process::run(command, &attempt.cancel).await;
-        let klist = klist.map_err(|error| not_run(error, KINIT_FAILED, attempt))?;
-        if !klist.success() {
-            return Err(kerberos::classify(klist.exit, &klist.output, &facts("klist")));
-        }
-        let shown = String::from_utf8_lossy(&klist.stdout);
-        let got = default_principal(&shown).unwrap_or("nobody");
-        if got != service.principal {
-            let message = format!("the ticket is for {got}, not for {}", service.principal);
-            return Err(Failure::new(Class::Permanent, WRONG_PRINCIPAL, message).with_output(klist.output));
-        }
+        ticket(&self.world, &service.keytab, &service.principal, &cache, attempt).await?;
         context.update(|shared| shared.ticket = Some(cache));
         Ok(Success::default())
     }
 }
 
+/// Gets a ticket into the cache, and looks whose it is.
+pub(super) async fn ticket(
+    world: &World,
+    keytab: &Path,
+    principal: &str,
+    cache: &Path,
+    attempt: &Attempt,
+) -> Result<(), Failure> {
+    check_keytab(keytab, principal)?;
+    let named = keytab.to_string_lossy();
+    let facts = |program| [("program", program), ("keytab", &*named), ("principal", principal)];
+    let command = |program| world.command(program).env("KRB5CCNAME", cache_name(cache));
+
+    let kinit = command("kinit").arg("-k").arg("-t").arg(keytab).arg("--").arg(principal);
+    let kinit = process::run(kinit, &attempt.cancel).await;
+    let kinit = kinit.map_err(|error| not_run(error, KDC_UNREACHABLE, attempt))?;
+    if !kinit.success() {
+        return Err(kerberos::classify(kinit.exit, &kinit.output, &facts("kinit")));
+    }
+
+    let klist = process::run(command("klist").arg("-c").arg(cache_name(cache)), &attempt.cancel).await;
+    let klist = klist.map_err(|error| not_run(error, KINIT_FAILED, attempt))?;
+    if !klist.success() {
+        return Err(kerberos::classify(klist.exit, &klist.output, &facts("klist")));
+    }
+    let shown = String::from_utf8_lossy(&klist.stdout);
+    let got = default_principal(&shown).unwrap_or("nobody");
+    if got != principal {
+        let message = format!("the ticket is for {got}, not for {principal}");
+        return Err(Failure::new(Class::Permanent, WRONG_PRINCIPAL, message).with_output(klist.output));
+    }
+    Ok(())
+}
+
 /// Names the plain mistakes in plain words, before Kerberos names them in its own.
-fn check_keytab(context: &ServiceContext) -> Result<(), Failure> {
-    let keytab = &context.service.keytab;
+fn check_keytab(keytab: &Path, principal: &str) -> Result<(), Failure> {
     match std::fs::File::open(keytab) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let message = format!("there is no keytab {}", keytab.display());
             Err(Failure::new(Class::Permanent, KEYTAB_MISSING, message)
-                .with_next(format!("put the keytab of {} there", context.service.principal)))
+                .with_next(format!("put the keytab of {principal} there")))
         }
         Err(error) => {
             let message = format!("the keytab {} cannot be read: {error}", keytab.display());

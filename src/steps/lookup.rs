@@ -1,17 +1,17 @@
 //! When a vault token expires, asked of the vault: `GET /v1/auth/token/lookup-self`.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::{HeaderMap, HeaderValue};
-use reqwest::{Certificate, Client, StatusCode, redirect};
+use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use super::environment::Snapshot;
+use super::tls::{self, chain};
 use crate::token_file::VaultToken;
 
 /// A vault that takes longer is in no state to tell; the expiry is then unknown.
@@ -23,8 +23,8 @@ const PORT: u16 = 8200;
 const BUNDLES: &[&str] =
     &["/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/cert.pem"];
 const DIRECTORY: &str = "/etc/grid-security/certificates";
-/// Directories of authorities have some hundreds.
-const MOST_FILES: usize = 2_000;
+/// The names of certificates in such directories.
+const EXTENSIONS: &[&str] = &["pem", "crt", "0"];
 
 /// What the vault says of a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,65 +125,11 @@ fn url(server: &str) -> Result<reqwest::Url, String> {
 }
 
 async fn make(authorities: Vec<PathBuf>) -> Result<Arc<Client>, String> {
-    tokio::task::spawn_blocking(move || client(&certificates(&authorities)))
+    let builder = || tls::builder().connect_timeout(CONNECT_WITHIN).timeout(ANSWER_WITHIN);
+    tokio::task::spawn_blocking(move || tls::client(builder, &tls::authorities(&authorities, EXTENSIONS)))
         .await
         .map_err(|error| error.to_string())?
         .map(Arc::new)
-}
-
-fn client(authorities: &[Certificate]) -> Result<Client, String> {
-    let builder = |certificates: &[Certificate]| {
-        let builder = Client::builder()
-            .no_proxy()
-            // The header would go along to wherever it leads.
-            .redirect(redirect::Policy::none())
-            .connect_timeout(CONNECT_WITHIN)
-            .timeout(ANSWER_WITHIN)
-            .tls_built_in_root_certs(false);
-        certificates.iter().cloned().fold(builder, reqwest::ClientBuilder::add_root_certificate).build()
-    };
-    if let Ok(client) = builder(authorities) {
-        return Ok(client);
-    }
-    // One odd authority among hundreds must not spoil the others.
-    let good: Vec<Certificate> =
-        authorities.iter().filter(|one| builder(std::slice::from_ref(*one)).is_ok()).cloned().collect();
-    builder(&good).map_err(|error| chain(&error))
-}
-
-/// What the files and directories hold; what cannot be read is left out.
-fn certificates(places: &[PathBuf]) -> Vec<Certificate> {
-    let mut files = BTreeSet::new();
-    for place in places {
-        if place.is_dir() {
-            let entries = std::fs::read_dir(place).into_iter().flatten().flatten().map(|entry| entry.path());
-            files.extend(
-                entries
-                    .filter(|path| is_certificate(path))
-                    .take(MOST_FILES)
-                    .filter_map(|path| path.canonicalize().ok()),
-            );
-        } else {
-            files.extend(place.canonicalize());
-        }
-    }
-    let texts = files.iter().filter_map(|path| std::fs::read(path).ok());
-    texts.filter_map(|text| Certificate::from_pem_bundle(&text).ok()).flatten().collect()
-}
-
-fn is_certificate(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| ["pem", "crt", "0"].iter().any(|known| extension == *known))
-}
-
-/// An error with its causes; reqwest's own text does not name them.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

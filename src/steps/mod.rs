@@ -13,8 +13,11 @@
 //! | `storer` | the files of condor_vault_storer in `/tmp` |
 //! | `staging` | the files of one push, under their destination names |
 //! | `kinit`, `get_vault_token`, `store_in_credd`, `ping`, `push`, `notify`, `exec` | one action each |
+//! | `accounts`, `ferry`, `tls` | the UIDs of accounts, and FERRY, which knows them |
+//! | `fetch_uid`, `store_uid`, `verify_uids` | one action each |
 //! | `codes` | the numbers of the failures, and what `mt explain` says about them |
 
+pub mod accounts;
 pub mod catalog;
 mod child;
 pub mod classify;
@@ -22,6 +25,8 @@ pub mod codes;
 pub mod credds;
 pub mod environment;
 pub mod exec;
+pub mod ferry;
+pub mod fetch_uid;
 pub mod get_vault_token;
 pub mod kinit;
 pub mod lookup;
@@ -30,8 +35,11 @@ pub mod ping;
 pub mod push;
 pub mod staging;
 pub mod store_in_credd;
+pub mod store_uid;
 pub mod storer;
+mod tls;
 pub mod vault_options;
+pub mod verify_uids;
 pub mod world;
 
 use std::sync::Arc;
@@ -52,7 +60,7 @@ pub use world::{ServiceContext, Setup, World};
 pub enum BuildError {
     /// No such action.
     #[error(
-        "there is no action {name:?}; the actions are Kinit, GetVaultToken, StoreInCredd, Ping, Push, Notify and Exec"
+        "there is no action {name:?}; the actions are Kinit, GetVaultToken, StoreInCredd, Ping, Push, FetchUid, StoreUid, VerifyUids, Notify and Exec"
     )]
     UnknownAction {
         /// As written.
@@ -81,6 +89,9 @@ pub fn build(step: &Step, world: &Arc<World>) -> Result<Arc<dyn Action>, BuildEr
         store_in_credd::NAME => Arc::new(store_in_credd::StoreInCredd::new(world)),
         ping::NAME => Arc::new(ping::Ping::new(world)),
         push::NAME => Arc::new(push::Push::new(world)),
+        fetch_uid::NAME => Arc::new(fetch_uid::FetchUid::new(world)),
+        store_uid::NAME => Arc::new(store_uid::StoreUid::new(world)),
+        verify_uids::NAME => Arc::new(verify_uids::VerifyUids::new(world)),
         notify::NAME => Arc::new(notify::Notify::new(world)),
         exec::NAME => Arc::new(exec::Exec::new(exec::arguments(&step.action)?, step.per, world)),
         _ => return Err(BuildError::UnknownAction { name: name.to_owned() }),

@@ -105,8 +105,7 @@ impl Push {
 
 fn uid_unknown(service: &Service) -> Failure {
     let message = format!("the UID of the account {} is not known", service.account);
-    Failure::new(Class::Permanent, UID_UNKNOWN, message)
-        .with_next(format!("mt run ferry-refresh  or  mt uids set {} UID", service.account))
+    Failure::new(Class::Permanent, UID_UNKNOWN, message).with_next("mt run ferry-refresh, or set desiredUIDOverride")
 }
 
 /// An IPv6 address has colons, and rsync ends the host at the first.

@@ -101,11 +101,17 @@ fn choose(previous: &str, of_environment: bool, configured: Option<&str>) -> Res
 
 /// `HTGETTOKENOPTS` for a child: an inherited value is kept.
 pub fn htgettoken_options(environment: &Snapshot, service: &Service) -> String {
-    let credkey = service.principal.split('@').next().unwrap_or_default();
+    options_for(environment, &service.principal, Some(&service.min_token_lifetime))
+}
+
+/// The same for this principal. Without a least lifetime, htgettoken's own holds.
+pub(super) fn options_for(environment: &Snapshot, principal: &str, least_lifetime: Option<&str>) -> String {
+    let credkey = principal.split('@').next().unwrap_or_default();
     let credkey = shell_words::quote(credkey);
-    match environment.get(HTGETTOKENOPTS) {
-        None => format!("--vaulttokenminttl={} --credkey={credkey}", service.min_token_lifetime),
-        Some(inherited) => {
+    match (environment.get(HTGETTOKENOPTS), least_lifetime) {
+        (None, Some(least)) => format!("--vaulttokenminttl={least} --credkey={credkey}"),
+        (None, None) => format!("--credkey={credkey}"),
+        (Some(inherited), _) => {
             let words = shell_words::split(inherited).unwrap_or_default();
             match last_option(&words, "", "--credkey") {
                 Some(_) => inherited.to_owned(),

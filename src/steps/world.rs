@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
+use super::accounts::{AccountSetup, Accounts};
 use super::credds::CreddCache;
 use super::environment::Snapshot;
 use super::lookup::VaultClient;
@@ -40,6 +41,8 @@ pub struct Setup {
     pub email: Option<Email>,
     /// Where mail waits; `None` in commands that send none.
     pub outbox: Option<Arc<dyn Outbox>>,
+    /// For a run for accounts: which, and how their UIDs are learnt.
+    pub accounts: Option<AccountSetup>,
 }
 
 /// What the steps of one process share.
@@ -60,6 +63,7 @@ pub struct World {
     pub email: Option<Email>,
     /// Where mail waits.
     pub outbox: Option<Arc<dyn Outbox>>,
+    pub(super) accounts: Option<Accounts>,
     pub(super) credds: CreddCache,
     pub(super) condor_options: CondorOptions,
     pub(super) vault: VaultClient,
@@ -118,6 +122,7 @@ impl World {
             services: services.collect(),
             email: setup.email,
             outbox: setup.outbox,
+            accounts: setup.accounts.map(Accounts::new),
             credds: CreddCache::default(),
             condor_options: CondorOptions::default(),
             storer: StorerFiles::default(),

@@ -249,6 +249,9 @@ pub struct Selection {
     /// `--shard I/N`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shard: Option<(u32, u32)>,
+    /// Other arguments that decide what the run does, sorted. A resumed session works with the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
 }
 
 /// The process behind a session.

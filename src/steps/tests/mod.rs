@@ -103,6 +103,7 @@ impl Bench {
             expiries: self.expiries.iter().cloned().collect(),
             email: None,
             outbox: None,
+            accounts: None,
         }))
     }
 
