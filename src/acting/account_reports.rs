@@ -47,11 +47,11 @@ fn why(machine: &Machine) -> Option<(String, Option<String>)> {
         let bad = step.targets.iter().filter(|target| target.status.is_failure());
         bad.flat_map(|target| &target.attempts).map(move |attempt| (&step.name, attempt))
     });
-    let failures = attempts.filter_map(|(step, attempt)| match attempt.result.as_ref()? {
+    let mut failures = attempts.filter_map(|(step, attempt)| match attempt.result.as_ref()? {
         AttemptOutcome::Failed(failure) | AttemptOutcome::Stale { failure, .. } => Some((step, failure)),
         AttemptOutcome::Succeeded(_) | AttemptOutcome::Interrupted => None,
     });
-    Some(match failures.last() {
+    Some(match failures.next_back() {
         Some((step, failure)) => (format!("{step}: {}", failure.message), failure.next.clone()),
         None => ("not finished when the run's deadline struck".to_owned(), None),
     })
