@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::corner::{Corner, step, target};
+use crate::support::corner::{Corner, step, target, wait_for};
 use crate::{DUNE, LAB, NODE1, NODE2};
 
 const KINIT: &str = r#"Step(name: "kinit", action: Kinit, timeout: "20s", on_failure: Stop, counts_as: Setup),"#;
@@ -115,6 +115,25 @@ fn steps_can_be_moved_removed_and_added_and_a_sites_own_program_gets_what_it_nee
         assert_eq!((value("MT_CONFIG"), value("MT_STATE_DIR")), (None, None), "ours stay ours");
         assert!(!variables.iter().any(|(_, value)| value.contains(kept.trim())), "no token in the environment");
     }
+}
+
+#[test]
+fn a_start_that_goes_on_with_a_cut_off_run_does_so_with_its_definition_and_the_next_one_has_the_present_one() {
+    let Some(lab) = &*LAB else { return };
+    let corner = Corner::new(lab, "in-place");
+    corner.program("late", &format!("#!/bin/sh\necho \"$MT_TARGET\" >>{}/late\n", corner.path("calls").display()));
+    corner.workflow("token-push", &workflow(&[KINIT, GET, PUSH, &own(&corner, "late", "late", "")]));
+    let gate = corner.hold("rsync");
+    let run = corner.start(&["run", "token-push", "-s", DUNE]);
+    wait_for("both pushes", || corner.calls("rsync").len() == 2);
+    run.signal(nix::sys::signal::Signal::SIGTERM);
+    run.end().exits(143);
+    gate.open();
+    corner.workflow("token-push", &workflow(&[KINIT, GET, PUSH]));
+    corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
+    assert_eq!((corner.runs().len(), corner.calls("late").len()), (1, 2));
+    corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
+    assert_eq!((corner.runs().len(), corner.calls("late").len()), (2, 2));
 }
 
 #[test]
