@@ -42,10 +42,13 @@ fn the_exit_codes_of_the_readme_are_those_of_the_program() {
     let table = README.split("| exit | meaning |").nth(1).expect("the README has a table of exit codes");
     let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
     let numbers: Vec<u8> = rows
-        .flat_map(|row| row.split('|').nth(1).unwrap_or_default().split(',').map(|n| n.trim().to_owned()).collect::<Vec<_>>())
+        .flat_map(|row| {
+            row.split('|').nth(1).unwrap_or_default().split(',').map(|n| n.trim().to_owned()).collect::<Vec<_>>()
+        })
         .map(|n| n.parse().expect("a number"))
         .collect();
-    let known: Vec<u8> = ExitCode::ALL.iter().map(|c| c.number()).filter(|n| *n != ExitCode::CheckFailed.number()).collect();
+    let known: Vec<u8> =
+        ExitCode::ALL.iter().map(|c| c.number()).filter(|n| *n != ExitCode::CheckFailed.number()).collect();
     assert_eq!(numbers, known);
 }
 
