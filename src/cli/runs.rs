@@ -206,13 +206,15 @@ fn list_once(reader: &Reader, args: &ListArgs, format: OutputFormat) -> Result<S
         let mut rows: Vec<RunRow> = Vec::new();
         let mut failed = None;
         view.runs_newest_first(|run| {
+            if filter.since.is_some_and(|since| run.started_at < since) {
+                return std::ops::ControlFlow::Break(());
+            }
             match row(view, run, &is_dead, &filter) {
                 Ok(Some(row)) => rows.push(row),
                 Ok(None) => {}
                 Err(error) => failed = Some(error),
             }
-            let old = filter.since.is_some_and(|since| rows.last().is_some_and(|r| r.run.started_at < since));
-            if failed.is_some() || old || filter.limit.is_some_and(|limit| rows.len() >= limit) {
+            if failed.is_some() || filter.limit.is_some_and(|limit| rows.len() >= limit) {
                 std::ops::ControlFlow::Break(())
             } else {
                 std::ops::ControlFlow::Continue(())
