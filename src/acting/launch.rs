@@ -13,7 +13,7 @@ use crate::acting::signals::Stop;
 use crate::acting::site::Site;
 use crate::acting::uid_book::SessionUids;
 use crate::acting::worker::{Places, Worker, raise_open_files};
-use crate::acting::{here, history, subjects, uids};
+use crate::acting::{here, history, subjects, takeover, uids};
 use crate::cli::error::{Failed, codes};
 use crate::cli::exit::ExitCode;
 use crate::cli::output::Style;
@@ -106,6 +106,11 @@ impl Launcher {
         };
         if let Some(why) = &unusable {
             tracing::error!("the store cannot be used; the work is done and not recorded: {why}");
+        }
+        if let (Some(store), Ok(state)) = (&store, &worker.places.state) {
+            let (store, state) = (store.clone(), state.clone());
+            let (config, private) = (site.config.clone(), worker.owner.private.clone());
+            blocking(move || takeover::once(&store, &state, &config, &private)).await?;
         }
         Ok(Self { site, worker, store, unusable, stop })
     }

@@ -8,6 +8,7 @@
 //! | `effective` | the configuration's values laid over the workflow's |
 //! | `subjects` | what machines are made for |
 //! | `history`, `uids` | what a session takes from earlier ones |
+//! | `takeover` | the existing service's UIDs and error counters, taken over once |
 //! | `uid_book` | where ferry-refresh keeps what it has learnt |
 //! | `outbox`, `account_reports` | what people are told, kept in the store |
 //! | `explain` | a session that is only thought through |
@@ -24,6 +25,7 @@ pub mod outbox;
 pub mod signals;
 pub mod site;
 pub mod subjects;
+pub mod takeover;
 pub mod uid_book;
 pub mod uids;
 pub mod worker;

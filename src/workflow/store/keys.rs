@@ -25,7 +25,7 @@ macro_rules! trees {
 }
 
 trees! {
-    /// The store's id and sequence, definitions, requests to cancel.
+    /// The store's id and sequence, definitions, requests to cancel, marks.
     Meta = "meta",
     /// One record per run.
     Runs = "runs",
@@ -75,6 +75,7 @@ pub(super) const SEQUENCE: &str = "sequence";
 pub(super) const DEFINITIONS: &str = "definition/";
 pub(super) const CANCELS: &str = "cancel/";
 pub(super) const PRUNING: &str = "pruning/";
+pub(super) const MARKS: &str = "mark/";
 
 /// The key of something that belongs to a run and is pruned with it; `of_run(run, "")` is the prefix of them all.
 pub fn of_run(run: RunId, rest: &str) -> String {
@@ -104,6 +105,10 @@ pub(super) fn definition(hash: &str) -> String {
 
 pub(super) fn cancel(run: RunId) -> String {
     format!("{CANCELS}{run}")
+}
+
+pub(super) fn mark(name: &str) -> String {
+    format!("{MARKS}{name}")
 }
 
 pub(super) fn pruning(run: RunId) -> String {

@@ -85,6 +85,11 @@ impl<'a> Tx<'a> {
         self.view.own.set(Tree::Meta, &keys::cancel(run), None);
     }
 
+    /// Remembers something about the store as a whole, such as that a thing was done once. Never pruned.
+    pub fn put_mark<T: Serialize>(&mut self, name: &str, value: &T) -> Result<(), StoreError> {
+        self.record_as(Tree::Meta, &keys::mark(name), value)
+    }
+
     /// Records an account's UID.
     pub fn put_uid(&mut self, account: &str, uid: KnownUid) -> Result<(), StoreError> {
         self.record_as(Tree::Uids, account, &uid)

@@ -190,6 +190,11 @@ impl<'a> View<'a> {
         Ok(self.raw(Tree::Meta, keys::cancel(run).as_bytes())?.is_some())
     }
 
+    /// What is remembered about the store as a whole under this name.
+    pub fn mark<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StoreError> {
+        self.record(Tree::Meta, &keys::mark(name))
+    }
+
     /// An account's UID.
     pub fn uid(&self, account: &str) -> Result<Option<KnownUid>, StoreError> {
         self.record(Tree::Uids, account)
