@@ -2,7 +2,7 @@
 
 use crate::workflow::code::Code;
 use crate::workflow::{definition, driver, store};
-use crate::{cli, config, guardian, private_dir, process, steps, token_file};
+use crate::{cli, config, guardian, private_dir, process, steps, telemetry, token_file};
 
 /// One code explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ const MODULES: &[Explanations] = &[
     process::EXPLANATIONS,
     steps::codes::EXPLANATIONS,
     store::EXPLANATIONS,
+    telemetry::metrics::codes::EXPLANATIONS,
     token_file::EXPLANATIONS,
 ];
 
@@ -44,6 +45,7 @@ const RANGES: &[(std::ops::RangeInclusive<u16>, &str)] = &[
     (90..=99, "processes and token files"),
     (100..=149, "workflow files"),
     (150..=169, "the configuration"),
+    (190..=199, "metrics"),
 ];
 
 /// Every code that exists, ascending.

@@ -8,6 +8,7 @@
 //! | `effective` | the configuration's values laid over the workflow's |
 //! | `history`, `uids` | what a session takes from earlier ones |
 //! | `outbox` | what people are told, kept in the store |
+//! | `metrics` | what the pushgateway is told at the end |
 //! | `explain` | a session that is only thought through |
 //! | `here`, `signals`, `log` | this process, what stops it, what it says |
 
@@ -17,6 +18,7 @@ pub mod here;
 pub mod history;
 pub mod launch;
 pub mod log;
+pub mod metrics;
 pub mod outbox;
 pub mod signals;
 pub mod site;

@@ -15,6 +15,7 @@ use super::lookup::VaultClient;
 use super::storer::StorerFiles;
 use super::vault_options::CondorOptions;
 use crate::config::{Email, NodeName, Service};
+use crate::notify::delivery::Deliveries;
 use crate::notify::outbox::Outbox;
 use crate::process::Command;
 use crate::token_file::Fingerprint;
@@ -60,6 +61,8 @@ pub struct World {
     pub email: Option<Email>,
     /// Where mail waits.
     pub outbox: Option<Arc<dyn Outbox>>,
+    /// What was sent to people.
+    pub deliveries: Deliveries,
     pub(super) credds: CreddCache,
     pub(super) condor_options: CondorOptions,
     pub(super) vault: VaultClient,
@@ -118,6 +121,7 @@ impl World {
             services: services.collect(),
             email: setup.email,
             outbox: setup.outbox,
+            deliveries: Deliveries::default(),
             credds: CreddCache::default(),
             condor_options: CondorOptions::default(),
             storer: StorerFiles::default(),
