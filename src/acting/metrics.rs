@@ -47,7 +47,7 @@ pub async fn tell(config: &Config, store: Option<&Store>, state: RunState, deliv
         Err(error) => return tracing::warn!(code = %error.code(), "{error}"),
     };
     let listed = catalog::library().list().into_iter().map(|listed| WorkflowName::new(listed.name));
-    let configured = Configured::new(config, listed.chain([state.run.workflow.clone()]));
+    let configured = Configured::new(&config.services, listed.chain([state.run.workflow.clone()]));
     let kept = match store {
         Some(store) => keep(store, state.clone(), deliveries.clone(), configured.clone()).await,
         None => return push_alone(&gateway, &state, &deliveries, &configured).await,

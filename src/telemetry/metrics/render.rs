@@ -7,7 +7,7 @@ use prometheus::{GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEnco
 
 use super::families::{self as f, FAMILIES, Family, Kind, NAMESPACE};
 use super::stored::{Sendings, Stage, Stored, SubjectSamples, TargetSamples, WorkflowSamples};
-use crate::config::{Config, Credds, Service, TokenGetter};
+use crate::config::{Credds, Service, TokenGetter};
 use crate::workflow::counters::CounterKey;
 use crate::workflow::definition::ForEach;
 use crate::workflow::id::{Subject, TargetName, WorkflowName};
@@ -43,12 +43,11 @@ enum ConfiguredCredds {
 }
 
 impl Configured {
-    /// What this configuration and these workflows have.
-    pub fn new(config: &Config, workflows: impl IntoIterator<Item = WorkflowName>) -> Self {
-        let services = config.services.iter();
+    /// What these services and workflows have.
+    pub fn new(services: &[Service], workflows: impl IntoIterator<Item = WorkflowName>) -> Self {
         Self {
-            services: services.map(|s| (Subject::new(s.name.as_str()), ConfiguredService::of(s))).collect(),
-            accounts: config.services.iter().map(|s| Subject::new(s.account.as_str())).collect(),
+            services: services.iter().map(|s| (Subject::new(s.name.as_str()), ConfiguredService::of(s))).collect(),
+            accounts: services.iter().map(|s| Subject::new(s.account.as_str())).collect(),
             workflows: workflows.into_iter().collect(),
         }
     }
