@@ -2,7 +2,7 @@
 
 use crate::workflow::code::Code;
 use crate::workflow::{definition, driver, store};
-use crate::{cli, config, guardian, private_dir, process, steps, token_file};
+use crate::{cli, config, guardian, private_dir, process, steps, telemetry, token_file};
 
 /// One code explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,7 @@ const MODULES: &[Explanations] = &[
     steps::codes::EXPLANATIONS,
     steps::ferry::codes::EXPLANATIONS,
     store::EXPLANATIONS,
+    telemetry::metrics::codes::EXPLANATIONS,
     token_file::EXPLANATIONS,
 ];
 
@@ -46,6 +47,7 @@ const RANGES: &[(std::ops::RangeInclusive<u16>, &str)] = &[
     (100..=149, "workflow files"),
     (150..=169, "the configuration"),
     (170..=189, "FERRY and the UIDs of accounts"),
+    (190..=199, "metrics"),
 ];
 
 /// Every code that exists, ascending.

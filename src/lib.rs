@@ -11,6 +11,7 @@
 //! | [`token_file`] | the only place that reads, writes or moves a token file |
 //! | [`redact`] | secrets out of text that people or disks will see |
 //! | [`notify`] | mail to the people who can mend what failed |
+//! | [`telemetry`] | what machines are told: the pushgateway |
 //! | [`cli`] | one file per subcommand; prints, never decides |
 //! | [`explain`] | what every error code means and what to do about it |
 
@@ -24,5 +25,6 @@ pub mod private_dir;
 pub mod process;
 pub mod redact;
 pub mod steps;
+pub mod telemetry;
 pub mod token_file;
 pub mod workflow;

@@ -13,7 +13,7 @@ use crate::acting::signals::Stop;
 use crate::acting::site::Site;
 use crate::acting::uid_book::SessionUids;
 use crate::acting::worker::{Places, Worker, raise_open_files};
-use crate::acting::{here, history, subjects, takeover, uids};
+use crate::acting::{here, history, metrics, subjects, takeover, uids};
 use crate::cli::error::{Failed, codes};
 use crate::cli::exit::ExitCode;
 use crate::cli::output::Style;
@@ -22,10 +22,12 @@ use crate::cli::runs_show::RunView;
 use crate::cli::{runs, summary};
 use crate::config::{Config, Service};
 use crate::guardian;
+use crate::notify::Delivery;
 use crate::private_dir;
 use crate::steps::accounts::AccountSetup;
 use crate::steps::ferry::AuthMethod;
 use crate::steps::{self, Setup, World};
+use crate::telemetry;
 use crate::workflow::action::Action;
 use crate::workflow::definition::{ForEach, Interrupted, Mode, Step, Workflow};
 use crate::workflow::driver::{self, SessionPlan};
@@ -311,11 +313,27 @@ impl Launcher {
         }
         let end = ended.map_err(|e| Failed::new(codes::UNEXPECTED, e.to_string()))?;
         let recorded = recorder.why_unrecorded().is_none();
-        if recorded {
-            self.after(store.as_ref()).await;
-        }
         let state = recorder.with(Clone::clone);
+        let store_in_use = store.as_ref().filter(|_| recorded);
+        tokio::join!(self.after(store_in_use), self.tell(store_in_use, &state, end, world.deliveries.all()));
         Ok(self.close(store.as_ref(), run, state, end, recorded).await)
+    }
+
+    /// What goes out when the work is done: all at once, and none of it longer than a signal or the budget allows.
+    async fn tell(&self, store: Option<&Store>, state: &RunState, end: SessionEnd, deliveries: Vec<Delivery>) {
+        if !metrics::are_due(state.run.mode, end) {
+            return;
+        }
+        let metrics = metrics::tell(&self.site.config, store, state.clone(), deliveries);
+        tokio::select! {
+            told = tokio::time::timeout(telemetry::BUDGET, metrics) => {
+                if told.is_err() {
+                    let code = telemetry::metrics::codes::SLOW;
+                    tracing::warn!(%code, "the metrics could not be pushed within {:?}", telemetry::BUDGET);
+                }
+            }
+            () = self.stop.token().cancelled_owned() => tracing::warn!("asked to stop: the metrics are not pushed"),
+        }
     }
 
     /// Old runs go when a run has ended.

@@ -11,6 +11,7 @@
 //! | `takeover` | the existing service's UIDs and error counters, taken over once |
 //! | `uid_book` | where ferry-refresh keeps what it has learnt |
 //! | `outbox`, `account_reports` | what people are told, kept in the store |
+//! | `metrics` | what the pushgateway is told at the end |
 //! | `explain` | a session that is only thought through |
 //! | `here`, `signals`, `log` | this process, what stops it, what it says |
 
@@ -21,6 +22,7 @@ pub mod here;
 pub mod history;
 pub mod launch;
 pub mod log;
+pub mod metrics;
 pub mod outbox;
 pub mod signals;
 pub mod site;

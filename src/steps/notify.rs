@@ -1,6 +1,7 @@
 //! `Notify`: sends what waits in the outbox for this run.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -9,9 +10,10 @@ use super::codes::{MAIL_NOT_CONFIGURED, MAIL_UNCERTAIN, OUTBOX};
 use super::world::World;
 use super::{info_of, only_target};
 use crate::config::Email;
-use crate::notify::{Outbox, OutboxEntry, OutboxError, OutboxStatus, mail};
+use crate::notify::outbox::ADMINS;
+use crate::notify::{Outbox, OutboxEntry, OutboxError, OutboxStatus, Recipient, mail};
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
-use crate::workflow::id::TargetName;
+use crate::workflow::id::{Subject, TargetName};
 
 /// Its name in workflow files.
 pub const NAME: &str = "Notify";
@@ -68,6 +70,7 @@ impl Notify {
         attempt: &Attempt,
     ) -> Result<Option<String>, Failure> {
         outbox.mark_sending(entry).await.map_err(unavailable)?;
+        let since = Instant::now();
         let sent = tokio::select! {
             sent = mail::send(server, entry) => sent,
             () = attempt.cancel.cancelled() => {
@@ -76,6 +79,7 @@ impl Notify {
                 Err(Failure::new(Class::Timeout, MAIL_UNCERTAIN, message))
             }
         };
+        self.world.deliveries.add(recipient(entry), sent.is_ok(), since);
         match &sent {
             Ok(_) => outbox.mark_sent(entry, Timestamp::now()).await.map_err(unavailable)?,
             // What had perhaps gone out before this try may still have.
@@ -85,6 +89,14 @@ impl Notify {
             Err(_) => {}
         }
         sent
+    }
+}
+
+/// The groups of mails: one of the admins, one of each service.
+fn recipient(entry: &OutboxEntry) -> Recipient {
+    match entry.group.as_str() {
+        ADMINS => Recipient::AdminsByMail,
+        service => Recipient::Service(Subject::new(service)),
     }
 }
 

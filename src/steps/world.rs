@@ -16,6 +16,7 @@ use super::lookup::VaultClient;
 use super::storer::StorerFiles;
 use super::vault_options::CondorOptions;
 use crate::config::{Email, NodeName, Service};
+use crate::notify::delivery::Deliveries;
 use crate::notify::outbox::Outbox;
 use crate::process::Command;
 use crate::token_file::Fingerprint;
@@ -64,6 +65,8 @@ pub struct World {
     /// Where mail waits.
     pub outbox: Option<Arc<dyn Outbox>>,
     pub(super) accounts: Option<Accounts>,
+    /// What was sent to people.
+    pub deliveries: Deliveries,
     pub(super) credds: CreddCache,
     pub(super) condor_options: CondorOptions,
     pub(super) vault: VaultClient,
@@ -123,6 +126,7 @@ impl World {
             email: setup.email,
             outbox: setup.outbox,
             accounts: setup.accounts.map(Accounts::new),
+            deliveries: Deliveries::default(),
             credds: CreddCache::default(),
             condor_options: CondorOptions::default(),
             storer: StorerFiles::default(),

@@ -1,0 +1,232 @@
+//! The text, sent to the pushgateway. Nothing that goes wrong here is more than a warning.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use prometheus::TEXT_FORMAT;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Certificate, Client, Method, Response, Url, redirect};
+
+use super::codes;
+use crate::redact;
+use crate::workflow::code::Code;
+
+/// A gateway that takes longer is given up.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+/// So much of an answer is shown.
+const MOST_WORDS: usize = 200;
+/// Beside the authorities that are compiled in: what the machine trusts.
+const BUNDLES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
+/// What becomes of the metrics that the group has already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    /// All are replaced (PUT): the text is the whole set.
+    Group,
+    /// Those that the text names are replaced (POST): the text is all that is known.
+    Named,
+}
+
+/// Why nothing was pushed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GatewayError {
+    /// Host or job cannot be used.
+    #[error("cannot push metrics to prometheus.host {host:?}, job {job:?}: {why}")]
+    Address {
+        /// As configured.
+        host: String,
+        /// As configured.
+        job: String,
+        /// Why.
+        why: String,
+    },
+    /// Nobody is there, or the connection broke.
+    #[error("cannot push metrics to {url}: {why}")]
+    Unreachable {
+        /// Where.
+        url: String,
+        /// Why.
+        why: String,
+    },
+    /// No answer in time.
+    #[error("cannot push metrics to {url}: no answer within {ANSWER_WITHIN:?}")]
+    Slow {
+        /// Where.
+        url: String,
+    },
+    /// Not what a pushgateway answers when it has taken them.
+    #[error("cannot push metrics to {url}: {answer}")]
+    Refused {
+        /// Where.
+        url: String,
+        /// What it said.
+        answer: String,
+    },
+}
+
+impl GatewayError {
+    /// What `mt explain` knows about it.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Address { .. } => codes::ADDRESS,
+            Self::Unreachable { .. } => codes::UNREACHABLE,
+            Self::Slow { .. } => codes::SLOW,
+            Self::Refused { .. } => codes::REFUSED,
+        }
+    }
+}
+
+/// One group of one pushgateway.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    client: Client,
+    url: Url,
+}
+
+impl Gateway {
+    /// The group of this job. A host without a scheme is asked over http, as the Go service did.
+    ///
+    /// # Errors
+    /// [`GatewayError::Address`].
+    pub fn new(host: &str, job: &str) -> Result<Self, GatewayError> {
+        let wrong = |why: String| GatewayError::Address { host: without_password(host), job: job.to_owned(), why };
+        let url = url(host, job).map_err(wrong)?;
+        let builder = || {
+            Client::builder()
+                // What answers with another address is no pushgateway.
+                .redirect(redirect::Policy::none())
+                .connect_timeout(CONNECT_WITHIN)
+                .timeout(ANSWER_WITHIN)
+        };
+        let trusted = if url.scheme() == "https" { authorities() } else { Vec::new() };
+        let client = trusted.into_iter().fold(builder(), reqwest::ClientBuilder::add_root_certificate).build();
+        // An authority that cannot be used must not spoil the others.
+        let client = client.or_else(|_| builder().build()).map_err(|error| wrong(chain(&error)))?;
+        Ok(Self { client, url })
+    }
+
+    /// Sends the text. Ends by itself within 3 s.
+    ///
+    /// # Errors
+    /// Whatever went wrong, in words for people. The gateway may have taken the text all the same.
+    pub async fn send(&self, text: String, replace: Replace) -> Result<(), GatewayError> {
+        let method = match replace {
+            Replace::Group => Method::PUT,
+            Replace::Named => Method::POST,
+        };
+        let request = self.client.request(method, self.url.clone()).header(CONTENT_TYPE, TEXT_FORMAT).body(text);
+        let answer = request.send().await.map_err(|error| self.failed(&error))?;
+        let status = answer.status();
+        let words = self.words(answer).await?;
+        // A pushgateway that has taken them says nothing else.
+        match (status.is_success(), words.is_empty()) {
+            (true, true) => Ok(()),
+            (true, false) => Err(self.refused(format!("what answers there is no pushgateway: {words}"))),
+            (false, _) => Err(self.refused(format!("{status} {words}").trim().to_owned())),
+        }
+    }
+
+    fn refused(&self, answer: String) -> GatewayError {
+        GatewayError::Refused { url: self.shown(), answer }
+    }
+
+    /// The beginning of the answer in one line, redacted. However long it is, no more than its first piece is read.
+    async fn words(&self, mut answer: Response) -> Result<String, GatewayError> {
+        let first = answer.chunk().await.map_err(|error| self.failed(&error))?.unwrap_or_default();
+        let text = redact::redact(&String::from_utf8_lossy(&first)).split_whitespace().collect::<Vec<_>>().join(" ");
+        let printable = text.chars().filter(|c| !c.is_control());
+        Ok(printable.take(MOST_WORDS).collect())
+    }
+
+    fn failed(&self, error: &reqwest::Error) -> GatewayError {
+        let url = self.shown();
+        if error.is_timeout() {
+            return GatewayError::Slow { url };
+        }
+        GatewayError::Unreachable { url, why: chain(error) }
+    }
+
+    fn shown(&self) -> String {
+        without_password(self.url.as_str())
+    }
+}
+
+fn url(host: &str, job: &str) -> Result<Url, String> {
+    let with_scheme = if host.contains("://") { host.to_owned() } else { format!("http://{host}") };
+    let mut url = Url::parse(&with_scheme).map_err(|error| error.to_string())?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("the scheme {} is not http or https", url.scheme()));
+    }
+    if job.is_empty() || job.contains('/') {
+        return Err("a job name is not empty and has no /".to_owned());
+    }
+    url.set_query(None);
+    url.set_fragment(None);
+    let mut path = url.path_segments_mut().map_err(|()| "it is no address of a server".to_owned())?;
+    path.pop_if_empty().extend(["metrics", "job", job]);
+    drop(path);
+    Ok(url)
+}
+
+/// A user's name and password in an address are for the server alone.
+fn without_password(text: &str) -> String {
+    match text.rsplit_once('@') {
+        None => text.to_owned(),
+        Some((before, after)) => match before.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://{after}"),
+            None => after.to_owned(),
+        },
+    }
+}
+
+fn authorities() -> Vec<Certificate> {
+    let given = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let files = given.into_iter().chain(BUNDLES.iter().map(PathBuf::from));
+    let found = files.filter_map(|path| std::fs::read(path).ok()).next();
+    found.and_then(|text| Certificate::from_pem_bundle(&text).ok()).unwrap_or_default()
+}
+
+/// An error with its causes, without the address: the message has it already.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = Vec::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text.push(inner.to_string());
+        source = inner.source();
+    }
+    if text.is_empty() { error.to_string() } else { text.join(": ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_addressed_as_the_go_service_did() {
+        let address = |host, job| url(host, job).map(|url| url.to_string());
+        let at = |text: &str| Ok(text.to_owned());
+        assert_eq!(address("http://gw:9091", "mt"), at("http://gw:9091/metrics/job/mt"));
+        assert_eq!(address("gw:9091/", "mt"), at("http://gw:9091/metrics/job/mt"));
+        assert_eq!(
+            address("https://gw/push/", "managed_tokens_dev"),
+            at("https://gw/push/metrics/job/managed_tokens_dev")
+        );
+        assert_eq!(address("http://gw", "a b"), at("http://gw/metrics/job/a%20b"));
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_used_is_refused_with_its_reason() {
+        for (host, job) in [("ftp://gw", "mt"), ("http://", "mt"), ("http://gw", ""), ("http://gw", "a/b")] {
+            let error = Gateway::new(host, job).unwrap_err();
+            assert_eq!(error.code(), codes::ADDRESS, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_address_is_never_shown() {
+        let gateway = Gateway::new("http://user:secret@gw:9091", "mt").unwrap();
+        assert_eq!(gateway.shown(), "http://gw:9091/metrics/job/mt");
+        assert!(!Gateway::new("ftp://user:secret@gw", "mt").unwrap_err().to_string().contains("secret"));
+    }
+}
