@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::support::corner::{Corner, Ended, files_below, wait_for};
 use crate::{DUNE, LAB};
@@ -25,13 +25,18 @@ fn pushed(corner: &Corner, name: &str) -> [PathBuf; 2] {
     NODES.map(|node| corner.lab.path(format!("nodes/{node}/tmp/{name}_1234")))
 }
 
-/// Runs dune; both nodes have got its token, and the exit code and the log say that nothing was recorded.
+/// Runs dune; both nodes have got its token, and the exit code and the log say that nothing was recorded. `runtime`: what
+/// stands in for the state directory; else /dev/shm does, which tests share.
 #[track_caller]
-fn pushes_unrecorded(corner: &Corner, name: &str) -> Ended {
+fn pushes_unrecorded(corner: &Corner, name: &str, runtime: Option<&Path>) -> Ended {
     for path in pushed(corner, name) {
         let _ = fs::remove_file(path);
     }
-    let ended = corner.run(&["run", "token-push", "-s", DUNE]).exits(21);
+    let mut mt = corner.mt(&["run", "token-push", "-s", DUNE]);
+    if let Some(runtime) = runtime {
+        mt.env("LAB_RUN_ENV_PASS", "XDG_RUNTIME_DIR").env("XDG_RUNTIME_DIR", runtime);
+    }
+    let ended = Ended::from(mt.output().expect("lab/lab can be started")).exits(21);
     for path in pushed(corner, name) {
         assert!(path.exists(), "{}: {ended:?}", path.display());
     }
@@ -54,15 +59,30 @@ fn with_a_state_directory_that_cannot_be_written_tokens_are_pushed_and_the_exit_
         }
     };
     writable(0);
-    let ended = pushes_unrecorded(&corner, "read-only");
+    let ended = pushes_unrecorded(&corner, "read-only", None);
     assert!(ended.err.contains(&*corner.state().to_string_lossy()), "it names the directory: {ended:?}");
     writable(0o200);
-    // Another test's run may stand in the same place for a while; what stays is ours.
-    wait_for("the place that stood in to be empty", || {
-        lab.run(&["sh", "-c", "find /dev/shm -path '*/run/*'"]).stdout.is_empty()
-    });
     corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
     assert_eq!(corner.runs().len(), 2);
+}
+
+#[test]
+fn without_a_place_for_private_files_in_the_state_directory_memory_stands_in_for_the_time_of_the_run() {
+    let Some(lab) = &*LAB else { return };
+    let corner = corner(lab, "no-place");
+    corner.run(&["uids", "set", "dunepro", "1234"]).exits(0);
+    let (runtime, run) = (corner.path("runtime"), corner.state().join("run"));
+    fs::create_dir(&runtime).expect("nothing is there yet");
+    corner.give(&runtime);
+    fs::remove_dir(&run).expect("no process is left in it");
+    fs::write(&run, "in the way").expect("it can be written");
+    pushes_unrecorded(&corner, "no-place", Some(&runtime));
+    let stood_in = runtime.join(format!("mt-{}/run", corner.own_uid()));
+    assert!(stood_in.is_dir(), "it was used");
+    assert_eq!(files_below(&stood_in), [""; 0].map(PathBuf::from), "and nothing stays there");
+    fs::remove_file(&run).expect("it is ours");
+    corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
+    assert_eq!(corner.runs().len(), 1);
 }
 
 #[test]
@@ -75,7 +95,7 @@ fn with_a_damaged_store_tokens_are_pushed_and_the_damage_stays_for_a_look() {
     let garbage = vec![0xa5; 20_000];
     fs::write(&db, &garbage).expect("it is ours");
     for _ in 0..2 {
-        pushes_unrecorded(&corner, "damaged");
+        pushes_unrecorded(&corner, "damaged", None);
         assert!(fs::read(&db).expect("it stays where it is") == garbage);
     }
     corner.run(&["runs", "list"]).exits(21);
@@ -126,7 +146,7 @@ fn with_a_full_disk_under_the_state_directory_tokens_are_pushed_and_nothing_ackn
         _ => panic!("{ended:?}"),
     }
 
-    let ended = pushes_unrecorded(&corner, "full");
+    let ended = pushes_unrecorded(&corner, "full", None);
     assert!(ended.err.contains("free"), "it says what is wrong: {ended:?}");
     assert!(lab.run(&["rm", &corner.state().join("filler").to_string_lossy()]).status.success());
     corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
