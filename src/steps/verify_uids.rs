@@ -44,6 +44,8 @@ impl VerifyUids {
             return Ok(Success::default());
         }
         let message = format!("the UIDs that were read back are not those that were stored: {}", differing.join("; "));
+        // The machines have ended well, so the exit code will not tell.
+        tracing::error!(code = %UIDS_DIFFER, "{message}");
         Err(Failure::new(Class::Permanent, UIDS_DIFFER, message).with_next("mt uids list"))
     }
 }

@@ -12,8 +12,6 @@ pub const FERRY_UNREACHABLE: Code = Code(172);
 pub const FERRY_UNTRUSTED: Code = Code(173);
 /// FERRY does not take our certificate or token.
 pub const FERRY_REFUSED: Code = Code(174);
-/// FERRY did not answer in time.
-pub const FERRY_TIMEOUT: Code = Code(175);
 /// FERRY answers with an HTTP error.
 pub const FERRY_ERROR: Code = Code(176);
 /// FERRY's answer cannot be read.
@@ -60,11 +58,6 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         "FERRY does not accept us",
         "tls: the client certificate has expired, or FERRY does not know it or gives it no rights.\n\
          jwt: the token of ferry.serviceExperiment and serviceRole gives no rights there. Ask those who run FERRY.",
-    ),
-    (
-        FERRY_TIMEOUT,
-        "FERRY did not answer in time",
-        "The time is timeouts.ferryRequestTimeout (30s). The stored UID stays; the next run asks again.",
     ),
     (
         FERRY_ERROR,

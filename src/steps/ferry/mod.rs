@@ -89,8 +89,8 @@ impl FerryClient {
                 self.read(status, &body, account)
             }
             () = attempt.cancel.cancelled() => {
-                let message = format!("FERRY did not answer within {}s", attempt.timeout.as_secs_f64());
-                Err(Failure::new(Class::Timeout, FERRY_TIMEOUT, message))
+                Err(Failure::new(Class::Timeout, FERRY_UNREACHABLE, "FERRY did not answer in time")
+                    .with_next("look at FERRY, or raise timeouts.ferryRequestTimeout"))
             }
         }
     }

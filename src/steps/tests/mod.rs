@@ -1,6 +1,7 @@
 //! The actions over stand-in programs: small scripts in a PATH of their own. What needs real services is in
 //! `tests/steps_lab.rs`.
 
+mod accounts;
 mod exec;
 mod get_vault_token;
 mod kinit;
