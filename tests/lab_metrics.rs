@@ -42,11 +42,10 @@ fn corner<'a>(lab: &'a Lab, name: &str) -> Corner<'a> {
     corner
 }
 
-/// Every corner has a job of its own; dune has credds.
+/// Every corner has a job of its own.
 fn configure(corner: &Corner<'_>, job: &str, change: impl FnOnce(&mut serde_json::Value)) {
     corner.configure(|config| {
         config["prometheus"]["jobname"] = job.into();
-        config["experiments"]["dune"]["roles"]["production"]["tokenGetterOverride"] = "storeAndGetToken".into();
         change(config);
     });
 }
@@ -61,6 +60,10 @@ fn warns(ended: &Ended, code: &str) {
 fn every_run_pushes_the_whole_set_of_what_is_configured() {
     let Some(lab) = Lab::up() else { return };
     let corner = corner(&lab, "whole");
+    let with_credds = |config: &mut serde_json::Value| {
+        config["experiments"]["dune"]["roles"]["production"]["tokenGetterOverride"] = "storeAndGetToken".into();
+    };
+    configure(&corner, "whole", with_credds);
     corner.run(&["run", "token-push"]).is_quiet();
     let all = series(&lab, "whole");
     assert_eq!(all["push_failure_time_seconds"], 0.0);
@@ -127,6 +130,7 @@ fn every_run_pushes_the_whole_set_of_what_is_configured() {
 
     // What is no longer configured is gone, and what comes back is remembered.
     configure(&corner, "whole", |config| {
+        with_credds(config);
         config["experiments"].as_object_mut().expect("a map").remove("mu2e");
         config["experiments"]["dune"]["roles"]["production"]["destinationNodes"] = "node1.lab.test".into();
     });
@@ -134,7 +138,7 @@ fn every_run_pushes_the_whole_set_of_what_is_configured() {
     let fewer = series(&lab, "whole");
     assert!(fewer.keys().all(|name| !name.contains("mu2e") && !name.contains("node2")), "{fewer:?}");
     assert!(of(&fewer, DUNE).len() > 10);
-    configure(&corner, "whole", |_| {});
+    configure(&corner, "whole", with_credds);
     corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
     assert_eq!(of(&series(&lab, "whole"), MU2E), of(&failed, MU2E));
 }
