@@ -3,7 +3,7 @@
 # The only part that needs root or the network; everything else works without.
 
 # The tools themselves, and what `make test` and `make demo` need to build with.
-APT_PACKAGES="krb5-kdc krb5-admin-server krb5-user slapd openssh-server openssh-client rsync iputils-ping prometheus-pushgateway
+APT_PACKAGES="krb5-kdc krb5-admin-server krb5-user slapd openssh-server openssh-client rsync iputils-ping prometheus-pushgateway prometheus
   iproute2 util-linux openssl curl ca-certificates python3 python3-venv
   python3-gssapi python3-paramiko python3-urllib3 python3-aiosmtpd python3-jwt python3-cryptography
   gcc libc6-dev make"
@@ -55,7 +55,7 @@ apt_install() {
     for package in "$@"; do
       case $package in
         krb5-kdc) unit=krb5-kdc ;; krb5-admin-server) unit=krb5-admin-server ;; slapd) unit=slapd ;;
-        openssh-server) unit=ssh ;; prometheus-pushgateway) unit=prometheus-pushgateway ;; rsync) unit=rsync ;; *) continue ;;
+        openssh-server) unit=ssh ;; prometheus-pushgateway) unit=prometheus-pushgateway ;; prometheus) unit=prometheus ;; rsync) unit=rsync ;; *) continue ;;
       esac
       systemctl disable -q "$unit" 2>/dev/null || true
     done

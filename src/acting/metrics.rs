@@ -170,3 +170,19 @@ fn keep_in(
 fn subject_key(workflow: &str, subject: &str) -> String {
     format!("{SUBJECTS}{workflow}/{subject}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_normal_sessions_that_came_to_their_end_are_told() {
+        assert!(are_due(Mode::Normal, SessionEnd::Finished));
+        for mode in [Mode::Test, Mode::Onboard, Mode::OnboardPush] {
+            assert!(!are_due(mode, SessionEnd::Finished), "{mode:?}");
+        }
+        for end in [SessionEnd::Interrupted, SessionEnd::Cancelled, SessionEnd::Lost] {
+            assert!(!are_due(Mode::Normal, end), "{end:?}");
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! What was sent to people in this process, for the metrics.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
@@ -19,7 +19,7 @@ pub enum Recipient {
 }
 
 /// One try to send something.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// To whom.
     pub to: Recipient,
@@ -27,8 +27,8 @@ pub struct Delivery {
     pub success: bool,
     /// When the try ended.
     pub at: Timestamp,
-    /// How long it took, in seconds.
-    pub seconds: f64,
+    /// How long it took.
+    pub took: Duration,
 }
 
 /// Every try of this process, in order.
@@ -38,7 +38,7 @@ pub struct Deliveries(Mutex<Vec<Delivery>>);
 impl Deliveries {
     /// Notes a try that began at `since` and has just ended.
     pub fn add(&self, to: Recipient, success: bool, since: Instant) {
-        let delivery = Delivery { to, success, at: Timestamp::now(), seconds: since.elapsed().as_secs_f64() };
+        let delivery = Delivery { to, success, at: Timestamp::now(), took: since.elapsed() };
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(delivery);
     }
 

@@ -229,4 +229,44 @@ mod tests {
         assert_eq!(gateway.shown(), "http://gw:9091/metrics/job/mt");
         assert!(!Gateway::new("ftp://user:secret@gw", "mt").unwrap_err().to_string().contains("secret"));
     }
+
+    /// What becomes of a push to somebody who answers like this.
+    async fn answered(answer: &'static [u8]) -> Result<(), GatewayError> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = format!("http://{}", listener.local_addr().unwrap());
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4_096];
+            let length = stream.read(&mut request).await.unwrap();
+            stream.write_all(answer).await.unwrap();
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let sent = Gateway::new(&host, "mt").unwrap().send("a 1\n".to_owned(), Replace::Group).await;
+        assert!(server.await.unwrap().starts_with("PUT /metrics/job/mt HTTP/1.1\r\n"));
+        sent
+    }
+
+    #[tokio::test]
+    async fn only_an_empty_answer_with_success_is_a_pushgateways() {
+        let refused = |answer| async move {
+            let error = answered(answer).await.unwrap_err();
+            (error.code(), error.to_string())
+        };
+        assert_eq!(answered(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").await, Ok(()));
+        let (code, text) = refused(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n<html>\x1b[2J</h").await;
+        assert_eq!(code, codes::REFUSED);
+        assert!(text.contains("no pushgateway: <html>") && !text.contains('\x1b'), "{text}");
+        let (code, text) = refused(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 11\r\n\r\npushed\ntwice").await;
+        assert_eq!(code, codes::REFUSED);
+        assert!(text.ends_with("400 Bad Request pushed twice"), "{text}");
+        let (code, _) =
+            refused(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n").await;
+        assert_eq!(code, codes::REFUSED);
+        for garbage in [b"SSH-2.0-OpenSSH_9.2\r\n".as_slice(), b""] {
+            let (code, text) = refused(garbage).await;
+            assert_eq!(code, codes::UNREACHABLE);
+            assert!(!text.contains("error sending request"), "the cause alone: {text}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use prometheus::{GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
 
 use super::families::{self as f, FAMILIES, Family, Kind, NAMESPACE};
-use super::stored::{Sendings, Stage, Stored, SubjectSamples, TargetSamples, WorkflowSamples};
+use super::stored::{Sendings, Stage, Stored, SubjectSamples, TargetSamples, Took, WorkflowSamples};
 use crate::config::{Credds, Service, TokenGetter};
 use crate::workflow::counters::CounterKey;
 use crate::workflow::definition::ForEach;
@@ -117,24 +117,24 @@ pub fn render(stored: &Stored, counts: &Counts, configured: &Configured) -> Resu
 fn workflow(series: &mut Series, samples: &WorkflowSamples, configured: &Configured) {
     let name = samples.workflow.as_str();
     let executable = EXECUTABLES.iter().find(|(workflow, _)| *workflow == name).map_or(name, |(_, old)| old);
-    for (stage, seconds) in &samples.stages {
-        series.gauge(&f::STAGE_DURATION, &[executable, stage], *seconds);
+    for (stage, took) in &samples.stages {
+        series.gauge(&f::STAGE_DURATION, &[executable, stage], took.seconds());
     }
     let run = samples.run.to_string();
     series.gauge(&f::RUN_INFO, &[name, &run, samples.status.as_str(), &samples.host], 1.0);
-    series.gauge(&f::RUN_DURATION, &[name], samples.seconds);
+    series.gauge(&f::RUN_DURATION, &[name], samples.took.seconds());
     series.time(&f::LAST_RUN, &[name], Some(samples.ended_at));
     let tries = |sendings: &Sendings| [("true", sendings.succeeded_at), ("false", sendings.failed_at)];
     for (kind, sendings) in &samples.admins {
         tries(sendings).iter().for_each(|(success, at)| series.time(&f::ADMIN_LAST_SENT, &[kind, success], *at));
-        series.duration(&f::ADMIN_SEND_DURATION, &[kind], sendings.seconds);
+        series.duration(&f::ADMIN_SEND_DURATION, &[kind], sendings.took);
     }
     for (service, sendings) in samples.services.iter().filter(|(s, _)| configured.services.contains_key(s)) {
         let service = service.as_str();
         tries(sendings).iter().for_each(|(success, at)| series.time(&f::SERVICE_LAST_SENT, &[service, success], *at));
     }
     if !samples.services.is_empty() {
-        series.observe(&f::SERVICE_SEND_DURATION, &[], &samples.service_seconds);
+        series.observe(&f::SERVICE_SEND_DURATION, &[], &samples.service_took);
     }
 }
 
@@ -149,19 +149,19 @@ fn service(series: &mut Series, samples: &SubjectSamples, known: &ConfiguredServ
         for (target, of_target) in targets {
             match stage {
                 Stage::Kinit => {
-                    series.duration(&f::KINIT_DURATION, &[issuer], of_target.seconds);
+                    series.duration(&f::KINIT_DURATION, &[issuer], of_target.took);
                     series.failures(&f::FAILED_KINIT, &[issuer], of_target);
                 }
                 Stage::GetToken => {
                     series.time(&f::LAST_TOKEN_GET, &[issuer], of_target.succeeded_at);
-                    series.duration(&f::TOKEN_GET_DURATION, &[issuer], of_target.seconds);
+                    series.duration(&f::TOKEN_GET_DURATION, &[issuer], of_target.took);
                     series.failures(&f::FAILED_TOKEN_GET, &[issuer], of_target);
                 }
                 Stage::StoreToken => {
                     if known.has_credd(target) {
                         let labels = [issuer, target.as_str()];
                         series.time(&f::LAST_TOKEN_STORE, &labels, of_target.succeeded_at);
-                        series.duration(&f::TOKEN_STORE_DURATION, &labels, of_target.seconds);
+                        series.duration(&f::TOKEN_STORE_DURATION, &labels, of_target.took);
                         series.failures(&f::FAILED_TOKEN_STORE, &labels, of_target);
                     }
                 }
@@ -175,7 +175,7 @@ fn service(series: &mut Series, samples: &SubjectSamples, known: &ConfiguredServ
                     if known.nodes.contains(target) {
                         let labels = [issuer, target.as_str()];
                         series.time(&f::LAST_TOKEN_PUSH, &labels, of_target.succeeded_at);
-                        series.duration(&f::TOKEN_PUSH_DURATION, &labels, of_target.seconds);
+                        series.duration(&f::TOKEN_PUSH_DURATION, &labels, of_target.took);
                         series.failures(&f::FAILED_TOKEN_PUSH, &labels, of_target);
                     }
                 }
@@ -216,7 +216,7 @@ fn errors(series: &mut Series, counts: &BTreeMap<CounterKey, u32>, configured: &
 #[derive(Default)]
 struct Series {
     gauges: BTreeMap<&'static str, BTreeMap<Vec<String>, f64>>,
-    histograms: BTreeMap<&'static str, BTreeMap<Vec<String>, Vec<f64>>>,
+    histograms: BTreeMap<&'static str, BTreeMap<Vec<String>, Vec<Took>>>,
 }
 
 impl Series {
@@ -229,8 +229,8 @@ impl Series {
         series.entry(values(family, labels)).and_modify(merged).or_insert(value);
     }
 
-    fn observe(&mut self, family: &Family, labels: &[&str], seconds: &[f64]) {
-        self.histograms.entry(family.name).or_default().entry(values(family, labels)).or_default().extend(seconds);
+    fn observe(&mut self, family: &Family, labels: &[&str], took: &[Took]) {
+        self.histograms.entry(family.name).or_default().entry(values(family, labels)).or_default().extend(took);
     }
 
     fn time(&mut self, family: &Family, labels: &[&str], at: Option<Timestamp>) {
@@ -239,9 +239,9 @@ impl Series {
         }
     }
 
-    fn duration(&mut self, family: &Family, labels: &[&str], seconds: Option<f64>) {
-        if let Some(seconds) = seconds {
-            self.gauge(family, labels, seconds);
+    fn duration(&mut self, family: &Family, labels: &[&str], took: Option<Took>) {
+        if let Some(took) = took {
+            self.gauge(family, labels, took.seconds());
         }
     }
 
@@ -264,7 +264,7 @@ impl Series {
                 let histograms = HistogramVec::new(HistogramOpts::from(opts()), family.labels)?;
                 for (labels, observed) in series {
                     let histogram = histograms.get_metric_with_label_values(labels)?;
-                    observed.iter().for_each(|seconds| histogram.observe(*seconds));
+                    observed.iter().for_each(|took| histogram.observe(took.seconds()));
                 }
                 registry.register(Box::new(histograms))?;
             }

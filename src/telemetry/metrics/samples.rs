@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::stored::{Sendings, Stage, Stored, SubjectSamples, TargetSamples, WorkflowSamples};
+use super::stored::{Sendings, Stage, Stored, SubjectSamples, TargetSamples, Took, WorkflowSamples};
 use crate::notify::delivery::{Delivery, Recipient};
 use crate::workflow::definition::ForEach;
 use crate::workflow::event::{AttemptOutcome, PlannedStep};
@@ -115,10 +115,10 @@ fn update(known: &mut BTreeMap<TargetName, TargetSamples>, stage: Stage, steps: 
     for target in named() {
         let samples = known.entry(target.name.clone()).or_default();
         samples.failed += u32::from(target.status.is_failure());
-        for (at, seconds) in successes(target) {
+        for (at, took) in successes(target) {
             if samples.succeeded_at <= Some(at) {
                 samples.succeeded_at = Some(at);
-                samples.seconds = Some(seconds);
+                samples.took = Some(took);
             }
         }
         match stage {
@@ -128,19 +128,19 @@ fn update(known: &mut BTreeMap<TargetName, TargetSamples>, stage: Stage, steps: 
     }
 }
 
-/// When a target succeeded, and how many seconds after its first try in that session.
-fn successes(target: &TargetState) -> impl Iterator<Item = (Timestamp, f64)> + '_ {
+/// When a target succeeded, and how long after its first try in that session.
+fn successes(target: &TargetState) -> impl Iterator<Item = (Timestamp, Took)> + '_ {
     target.attempts.iter().filter(|attempt| has_succeeded(attempt)).filter_map(|attempt| {
         let first = target.attempts.iter().find(|one| one.session == attempt.session)?;
         let ended = attempt.ended_at?;
-        Some((ended, seconds(first.started_at, ended)))
+        Some((ended, Took::between(first.started_at, ended)))
     })
 }
 
-/// How many seconds each successful try took by itself.
-fn successful_tries(target: &TargetState) -> impl Iterator<Item = f64> + '_ {
+/// How long each successful try took by itself.
+fn successful_tries(target: &TargetState) -> impl Iterator<Item = Took> + '_ {
     let succeeded = target.attempts.iter().filter(|attempt| has_succeeded(attempt));
-    succeeded.filter_map(|attempt| Some(seconds(attempt.started_at, attempt.ended_at?)))
+    succeeded.filter_map(|attempt| Some(Took::between(attempt.started_at, attempt.ended_at?)))
 }
 
 fn has_succeeded(attempt: &AttemptRecord) -> bool {
@@ -186,11 +186,11 @@ fn of_workflow(state: &RunState, deliveries: &[Delivery], known: Option<&Workflo
             status: run.status,
             host: session.by.host.clone(),
             ended_at,
-            seconds: seconds(session.started_at, ended_at),
+            took: Took::between(session.started_at, ended_at),
             stages: stages(state, session.number, (session.started_at, ended_at), known),
             admins: known.map(|known| known.admins.clone()).unwrap_or_default(),
             services: known.map(|known| known.services.clone()).unwrap_or_default(),
-            service_seconds: Vec::new(),
+            service_took: Vec::new(),
         },
     };
     for delivery in deliveries {
@@ -199,7 +199,7 @@ fn of_workflow(state: &RunState, deliveries: &[Delivery], known: Option<&Workflo
             Recipient::AdminsBySlack => next.admins.entry("slack_message".to_owned()).or_default(),
             Recipient::Service(service) => {
                 if delivery.success {
-                    next.service_seconds.push(delivery.seconds);
+                    next.service_took.push(delivery.took.into());
                 }
                 next.services.entry(service.clone()).or_default()
             }
@@ -213,7 +213,7 @@ fn note(sendings: &mut Sendings, delivery: &Delivery) {
     let at = Some(delivery.at);
     if delivery.success {
         sendings.succeeded_at = sendings.succeeded_at.max(at);
-        sendings.seconds = Some(delivery.seconds);
+        sendings.took = Some(delivery.took.into());
     } else {
         sendings.failed_at = sendings.failed_at.max(at);
     }
@@ -226,12 +226,14 @@ fn stages(
     session: u32,
     (began, ended): (Timestamp, Timestamp),
     known: Option<&WorkflowSamples>,
-) -> BTreeMap<String, f64> {
+) -> BTreeMap<String, Took> {
     let planned = state.run.plan.iter().filter_map(|planned| Stage::of_action(&planned.action));
     let planned: BTreeSet<&str> = planned.map(Stage::label).chain([SETUP, CLEANUP]).collect();
     let kept = known.iter().flat_map(|known| &known.stages);
-    let mut stages: BTreeMap<String, f64> =
-        kept.filter(|(label, _)| planned.contains(label.as_str())).map(|(label, s)| (label.clone(), *s)).collect();
+    let mut stages: BTreeMap<String, Took> = kept
+        .filter(|(label, _)| planned.contains(label.as_str()))
+        .map(|(label, took)| (label.clone(), *took))
+        .collect();
     let mut windows: BTreeMap<Stage, Window> = BTreeMap::new();
     let mut whole: Option<Window> = None;
     for machine in state.machines.values() {
@@ -248,10 +250,10 @@ fn stages(
             }
         }
     }
-    stages.extend(windows.into_iter().map(|(stage, w)| (stage.label().to_owned(), seconds(w.first, w.last))));
+    stages.extend(windows.into_iter().map(|(stage, w)| (stage.label().to_owned(), Took::between(w.first, w.last))));
     if let Some(whole) = whole {
-        stages.insert(SETUP.to_owned(), seconds(began, whole.first));
-        stages.insert(CLEANUP.to_owned(), seconds(whole.last, ended));
+        stages.insert(SETUP.to_owned(), Took::between(began, whole.first));
+        stages.insert(CLEANUP.to_owned(), Took::between(whole.last, ended));
     }
     stages
 }
@@ -266,9 +268,4 @@ impl Window {
     fn and(self, other: Self) -> Self {
         Self { first: self.first.min(other.first), last: self.last.max(other.last) }
     }
-}
-
-/// Never negative, though clocks may be set back.
-fn seconds(from: Timestamp, to: Timestamp) -> f64 {
-    to.duration_since(from).as_secs_f64().max(0.0)
 }

@@ -2,6 +2,7 @@
 //! token issuer calls a service is looked up when the text is made: the configuration may change in between.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use crate::workflow::id::{RunId, Subject, TargetName, WorkflowName};
 use crate::workflow::status::RunStatus;
 
 /// Everything that is kept.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
     /// Of each workflow's last run.
     pub workflows: BTreeMap<WorkflowName, WorkflowSamples>,
@@ -76,8 +77,32 @@ impl Stage {
     }
 }
 
+/// How long something took, in microseconds: kept as a whole number, because a fraction would not come back from the
+/// store as it was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Took(u64);
+
+impl Took {
+    /// From one time to a later one; nothing if the clock was set back in between.
+    pub fn between(from: Timestamp, to: Timestamp) -> Self {
+        Self(u64::try_from(to.duration_since(from).as_micros()).unwrap_or(0))
+    }
+
+    /// The same in seconds.
+    pub fn seconds(self) -> f64 {
+        Duration::from_micros(self.0).as_secs_f64()
+    }
+}
+
+impl From<Duration> for Took {
+    fn from(duration: Duration) -> Self {
+        Self(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
 /// One subject in one workflow.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubjectSamples {
     /// The workflow.
     pub workflow: WorkflowName,
@@ -100,24 +125,24 @@ pub struct SubjectSamples {
 }
 
 /// One target of one stage.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetSamples {
     /// When it last succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succeeded_at: Option<Timestamp>,
-    /// How long that took, in seconds, retries included.
+    /// How long that took, retries included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<f64>,
+    pub took: Option<Took>,
     /// Failures in the last run.
     #[serde(default)]
     pub failed: u32,
-    /// How long each success of the last run took, in seconds, where there is a histogram of it.
+    /// How long each success of the last run took, where there is a histogram of it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub observed: Vec<f64>,
+    pub observed: Vec<Took>,
 }
 
 /// One workflow.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkflowSamples {
     /// Which.
     pub workflow: WorkflowName,
@@ -129,23 +154,23 @@ pub struct WorkflowSamples {
     pub host: String,
     /// When its last session ended.
     pub ended_at: Timestamp,
-    /// How long that session took, in seconds.
-    pub seconds: f64,
-    /// By the value of the label `stage`, in seconds.
-    pub stages: BTreeMap<String, f64>,
+    /// How long that session took.
+    pub took: Took,
+    /// By the value of the label `stage`.
+    pub stages: BTreeMap<String, Took>,
     /// What the admins were sent, by the value of the label `notification_type`.
     #[serde(default)]
     pub admins: BTreeMap<String, Sendings>,
     /// What stakeholders were sent.
     #[serde(default)]
     pub services: BTreeMap<Subject, Sendings>,
-    /// How long each mail to stakeholders took in the last run, in seconds.
+    /// How long each mail to stakeholders took in the last run.
     #[serde(default)]
-    pub service_seconds: Vec<f64>,
+    pub service_took: Vec<Took>,
 }
 
 /// Notifications of one kind.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sendings {
     /// When one was last accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,7 +178,7 @@ pub struct Sendings {
     /// When one last failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_at: Option<Timestamp>,
-    /// How long the last accepted one took, in seconds.
+    /// How long the last accepted one took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seconds: Option<f64>,
+    pub took: Option<Took>,
 }

@@ -112,7 +112,10 @@ fn three() -> (RunState, Vec<Service>) {
 #[test]
 fn a_run_with_failures_is_told_with_every_name_type_and_label() {
     let (run, services) = three();
-    let sent = |to, success, seconds| Delivery { to, success, at: run::at(8_050), seconds };
+    let sent = |to, success, seconds| {
+        let took = std::time::Duration::from_secs_f64(seconds);
+        Delivery { to, success, at: run::at(8_050), took }
+    };
     let deliveries = [
         sent(Recipient::AdminsByMail, true, 0.25),
         sent(Recipient::AdminsBySlack, false, 1.0),
