@@ -202,17 +202,20 @@ async fn a_stand_in_does_not_hide_a_failure_that_a_person_must_mend() {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_ends_at_its_timeout_even_if_the_action_is_deaf_to_it() {
-    let run = Run::of(&["deaf", "hang", "fine"]);
+    let run = Run::of(&["deaf", "hang", "tell", "fine"]);
     run.stage.play("deaf", "kinit", "-", &[Play::Deaf]);
     run.stage.play("hang", "kinit", "-", &[Play::Hang]);
+    run.stage.play("tell", "kinit", "-", &[Play::HangAndTell]);
     let (state, end) = run.go().await;
     assert_eq!(end, SessionEnd::Finished);
     assert_eq!(statuses(&state, "deaf")["kinit"], StepStatus::TimedOut);
     assert_eq!(statuses(&state, "hang")["kinit"], StepStatus::TimedOut);
-    let Some(AttemptOutcome::Failed(failure)) = &step_of(&state, "hang", "kinit").targets[0].attempts[0].result else {
-        panic!("it failed")
-    };
-    assert_eq!(failure.message, "no answer within 60s");
+    // An action that knows who did not answer is believed.
+    for (subject, message) in [("hang", "no answer within 60s"), ("tell", "the toy shop does not answer")] {
+        let result = &step_of(&state, subject, "kinit").targets[0].attempts[0].result;
+        let Some(AttemptOutcome::Failed(failure)) = result else { panic!("it failed") };
+        assert_eq!((failure.class, failure.message.as_str()), (Class::Timeout, message));
+    }
     assert_eq!(state.machines[&Subject::new("fine")].status, MachineStatus::Succeeded);
 }
 

@@ -33,6 +33,8 @@ pub enum Play {
     Fail(Class, Duration),
     /// Waits until it is cancelled, then says so.
     Hang,
+    /// The same, and says who did not answer.
+    HangAndTell,
     /// Does not even listen to being cancelled.
     Deaf,
     /// Panics.
@@ -169,6 +171,10 @@ impl Action for Toy {
                 Play::Hang => {
                     attempt.cancel.cancelled().await;
                     failed(Class::Transient, "was stopped")
+                }
+                Play::HangAndTell => {
+                    attempt.cancel.cancelled().await;
+                    failed(Class::Timeout, "the toy shop does not answer")
                 }
                 Play::Deaf => std::future::pending().await,
                 Play::Panic => panic!("a toy panics"),

@@ -227,6 +227,10 @@ impl Work<'_> {
     }
 
     fn timed_out(&self, failure: Option<Failure>) -> Failure {
+        // The action knows who did not answer, and what to do about it.
+        if let Some(failure) = failure.as_ref().filter(|failure| failure.class == Class::Timeout) {
+            return failure.clone();
+        }
         let message = format!("no answer within {}", show(self.step.timeout));
         let (output, next) = failure.map(|f| (f.output, f.next)).unwrap_or_default();
         Failure { output, next, ..Failure::new(Class::Timeout, codes::ATTEMPT_TIMED_OUT, message) }
