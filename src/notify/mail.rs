@@ -15,6 +15,8 @@ use crate::workflow::action::{Class, Failure};
 
 /// A mail server that is there answers at once.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// What to do when it is not.
+pub const LOOK: &str = "look at the mail server";
 /// Put before and into a mail that may have arrived already.
 const REPEAT: &str = "possibly a repeat";
 
@@ -88,7 +90,7 @@ async fn deliver(server: &Email, from: &Address, to: &[Address], text: &[u8]) ->
         Ok(Err(error)) => return Err(classify(&error, &place, MAIL_UNREACHABLE)),
         Err(_) => {
             let message = format!("the mail server {place} says nothing");
-            return Err(Failure::new(Class::Timeout, MAIL_UNREACHABLE, message));
+            return Err(Failure::new(Class::Timeout, MAIL_UNREACHABLE, message).with_next(LOOK));
         }
     };
     match connection.send(&envelope, text).await {
@@ -116,12 +118,12 @@ fn classify(error: &lettre::transport::smtp::Error, place: &str, lost: crate::wo
         }
         source = inner.source();
     }
-    let (class, code) = if error.is_permanent() {
-        (Class::Permanent, MAIL_REFUSED)
+    let (class, code, next) = if error.is_permanent() {
+        (Class::Permanent, MAIL_REFUSED, "correct email.from or the addresses")
     } else if error.is_transient() {
-        (Class::Transient, MAIL_LATER)
+        (Class::Transient, MAIL_LATER, LOOK)
     } else {
-        (Class::Transient, lost)
+        (Class::Transient, lost, LOOK)
     };
-    Failure::new(class, code, format!("the mail server {place}: {text}"))
+    Failure::new(class, code, format!("the mail server {place}: {text}")).with_next(next)
 }

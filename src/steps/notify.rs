@@ -76,7 +76,7 @@ impl Notify {
             () = attempt.cancel.cancelled() => {
                 let place = format!("{}:{}", server.smtp_host, server.smtp_port);
                 let message = format!("the mail server {place} did not answer in time");
-                Err(Failure::new(Class::Timeout, MAIL_UNCERTAIN, message))
+                Err(Failure::new(Class::Timeout, MAIL_UNCERTAIN, message).with_next(mail::LOOK))
             }
         };
         self.world.deliveries.add(recipient(entry), sent.is_ok(), since);
