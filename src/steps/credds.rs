@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::child::run_within;
-use super::classify::{condor, not_run_within};
+use super::classify::{TooSlow, condor, not_run_within};
 use super::codes::{COLLECTOR_UNREACHABLE, NO_CREDDS};
 use super::world::World;
 use crate::config::{CreddName, Credds, Service};
@@ -90,8 +90,9 @@ async fn ask(
         Ok(finished) => finished,
         Err(error) => {
             let stopped = matches!(error, RunError::Cancelled { .. }) && cancel.is_cancelled();
-            let mut failure = not_run_within(error, COLLECTOR_UNREACHABLE, ASK_FOR);
-            failure.message = format!("the collector {named} cannot be asked: {}", failure.message);
+            let cause = format!("the collector {named} cannot be asked");
+            let slow = TooSlow::new(COLLECTOR_UNREACHABLE, cause, "look at the collector, or set condorCreddHost");
+            let failure = not_run_within(error, slow, ASK_FOR);
             return if stopped { Err(Stopped(failure)) } else { Ok(Err(failure)) };
         }
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::catalog::ExecArguments;
-use super::classify::not_run;
+use super::classify::{TooSlow, not_run};
 use super::codes::{EXEC_FAILED, EXEC_TEMPORARY};
 use super::store_in_credd::StoreInCredd;
 use super::world::World;
@@ -73,7 +73,7 @@ impl Exec {
         let command = self.command(attempt);
         let program = command.program().to_string_lossy().into_owned();
         let ended = process::run(command, &attempt.cancel).await;
-        let ended = ended.map_err(|error| not_run(error, EXEC_FAILED, attempt))?;
+        let ended = ended.map_err(|error| not_run(error, TooSlow::local(EXEC_FAILED, "it took too long"), attempt))?;
         let (class, code, how) = match ended.exit {
             Exit::Code(0) => return Ok(Success::default()),
             Exit::Code(EX_TEMPFAIL) => {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;
 
-use super::classify::{not_run, vault};
+use super::classify::{TooSlow, not_run, vault};
 use super::codes::{TOKEN_FILE, VAULT_UNREACHABLE};
 use super::lookup::Lookup;
 use super::vault_options::{HTGETTOKENOPTS, VaultOptions, htgettoken_options, least_lifetime, resolve};
@@ -122,7 +122,7 @@ impl GetVaultToken {
         // Without --verbose htgettoken does not say why the vault refused, and an outage looks like a call for a person.
         let command = command.args(["--nooidc", "--verbose"]);
         let ended = process::run(command, &attempt.cancel).await;
-        let ended = ended.map_err(|error| not_run(error, VAULT_UNREACHABLE, attempt))?;
+        let ended = ended.map_err(|error| not_run(error, vault::too_slow(&options.server), attempt))?;
         if ended.success() {
             return Ok(());
         }
@@ -131,7 +131,11 @@ impl GetVaultToken {
     }
 
     async fn with_a_person(&self, command: Command, service: &Service, attempt: &Attempt) -> Result<(), Failure> {
-        let unfinished = |error| not_run(error, super::codes::AUTHENTICATION_UNFINISHED, attempt);
+        let unfinished = |error| {
+            let cause = "nobody finished the authentication in the browser";
+            let again = format!("mt run token-push --onboard -s {}", service.name);
+            not_run(error, TooSlow::new(super::codes::AUTHENTICATION_UNFINISHED, cause, again), attempt)
+        };
         let _one_at_a_time = tokio::select! {
             guard = self.world.terminal.lock() => guard,
             () = attempt.cancel.cancelled() => {

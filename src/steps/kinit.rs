@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::classify::{kerberos, not_run};
+use super::classify::{TooSlow, kerberos, not_run};
 use super::codes::{KDC_UNREACHABLE, KEYTAB_MISSING, KEYTAB_UNREADABLE, KINIT_FAILED, WRONG_PRINCIPAL};
 use super::world::{World, cache_name};
 use super::{info_of, only_target, unknown_service};
@@ -53,13 +53,15 @@ pub(super) async fn ticket(
 
     let kinit = command("kinit").arg("-k").arg("-t").arg(keytab).arg("--").arg(principal);
     let kinit = process::run(kinit, &attempt.cancel).await;
-    let kinit = kinit.map_err(|error| not_run(error, KDC_UNREACHABLE, attempt))?;
+    let slow = TooSlow::new(KDC_UNREACHABLE, "no KDC answers", "look at the KDC and at krb5.conf");
+    let kinit = kinit.map_err(|error| not_run(error, slow, attempt))?;
     if !kinit.success() {
         return Err(kerberos::classify(kinit.exit, &kinit.output, &facts("kinit")));
     }
 
     let klist = process::run(command("klist").arg("-c").arg(cache_name(cache)), &attempt.cancel).await;
-    let klist = klist.map_err(|error| not_run(error, KINIT_FAILED, attempt))?;
+    let klist =
+        klist.map_err(|error| not_run(error, TooSlow::local(KINIT_FAILED, "the ticket cannot be read"), attempt))?;
     if !klist.success() {
         return Err(kerberos::classify(klist.exit, &klist.output, &facts("klist")));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::classify::{not_run, remote};
+use super::classify::{TooSlow, not_run, remote};
 use super::codes::NODE_UNPINGABLE;
 use super::world::World;
 use super::{info_of, is_node, node_of, nodes, unknown_service};
@@ -42,7 +42,10 @@ impl Ping {
                 let facts = [("program", "ping"), ("node", node.as_str())];
                 remote::ping(finished.exit, &finished.output, &facts)
             }
-            Err(error) => not_run(error, NODE_UNPINGABLE, attempt),
+            Err(error) => {
+                let slow = TooSlow::new(NODE_UNPINGABLE, format!("{node} does not answer a ping"), "look at the node");
+                not_run(error, slow, attempt)
+            }
         };
         context.update(|shared| {
             shared.unpingable.insert(node.clone());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::classify::{not_run, remote};
+use super::classify::{TooSlow, not_run, remote};
 use super::codes::{NODE_UNREACHABLE, TOKEN_FILE, UID_UNKNOWN};
 use super::staging::Staging;
 use super::vault_options::resolve;
@@ -99,7 +99,8 @@ impl Push {
             .arg("--")
             .args(operands.sources)
             .arg(format!("{}@{}:{}", service.account, bracketed(node), operands.destination));
-        process::run(command, &attempt.cancel).await.map_err(|error| not_run(error, NODE_UNREACHABLE, attempt))
+        let slow = TooSlow::new(NODE_UNREACHABLE, format!("{node} did not take the files"), "look at the node");
+        process::run(command, &attempt.cancel).await.map_err(|error| not_run(error, slow, attempt))
     }
 }
 

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 use tracing::warn;
 
-use super::classify::{condor, not_run};
+use super::classify::{TooSlow, condor, not_run};
 use super::codes::{CREDD_UNREACHABLE, STORER_FILES};
 use super::credds::{self, is_credd_name};
 use super::storer::{PROGRAM, VARIABLE};
@@ -97,7 +97,10 @@ impl StoreInCredd {
         if let Err(error) = token_file::remove(&bearer) {
             warn!(%error, "a bearer token stays in the private directory");
         }
-        let ended = ended.map_err(|error| not_run(error, CREDD_UNREACHABLE, attempt))?;
+        // It asks the vault first and the credd then, and does not say where it is.
+        let cause = format!("storing in the credd {credd} took too long");
+        let slow = TooSlow::new(CREDD_UNREACHABLE, cause, format!("look at the credd {credd} and at the vault server"));
+        let ended = ended.map_err(|error| not_run(error, slow, attempt))?;
         if !ended.success() {
             let facts = [
                 ("program", PROGRAM),

@@ -14,7 +14,7 @@ const COLLECTOR: Rule = Rule {
     class: Class::Transient,
     code: COLLECTOR_UNREACHABLE,
     cause: "the collector {collector} cannot be asked: {line}",
-    next: None,
+    next: Some("look at the collector, or set condorCreddHost"),
 };
 
 /// condor_status.
@@ -42,15 +42,24 @@ const DENIED: Rule = Rule {
     next: Some("ask those who run {credd}"),
     ..STORER
 };
-const UNREACHABLE: Rule =
-    Rule { code: CREDD_UNREACHABLE, cause: "the credd {credd} could not store the credential: {line}", ..STORER };
+const UNREACHABLE: Rule = Rule {
+    code: CREDD_UNREACHABLE,
+    cause: "the credd {credd} could not store the credential: {line}",
+    next: Some("look at the credd {credd}"),
+    ..STORER
+};
 
 /// condor_vault_storer, once the token itself is had.
 pub const STORE: &[Rule] = &[
     Rule { says: &["not allowed", "failed to store condor credentials"], ..DENIED },
     Rule { says: &["permission denied", "failed to store condor credentials"], ..DENIED },
     Rule { says: &["authentication failed", "failed to store condor credentials"], ..DENIED },
-    Rule { says: &["make sure your allow_write"], ..UNREACHABLE },
+    Rule {
+        says: &["make sure your allow_write"],
+        cause: "the credd {credd} cannot be reached, or does not let this host write",
+        next: Some("look at the credd {credd} and its ALLOW_WRITE"),
+        ..UNREACHABLE
+    },
     Rule { says: &["failed to store condor credentials"], ..UNREACHABLE },
     Rule {
         says: &["neither sec_credential_gettoken_opts"],

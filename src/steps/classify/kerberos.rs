@@ -14,7 +14,7 @@ const KEYTAB: Rule = Rule {
     class: Class::Permanent,
     code: KEYTAB_UNREADABLE,
     cause: "the keytab {keytab} cannot be read: {line}",
-    next: Some("klist -k -t {keytab}"),
+    next: Some("replace it by a fresh copy; klist -k {keytab} must show its keys"),
 };
 const STALE: Rule = Rule {
     code: KEYTAB_STALE,
@@ -38,7 +38,7 @@ pub const RULES: &[Rule] = &[
         says: &["keytab contains no suitable keys"],
         code: KEYTAB_WRONG,
         cause: "the keytab {keytab} holds no key of {principal}",
-        next: Some("klist -k {keytab}"),
+        next: Some("put the keytab of {principal} there; klist -k {keytab} shows whose it is"),
         ..KEYTAB
     },
     Rule {

@@ -74,20 +74,44 @@ pub fn classify(table: &[Rule], fallback: &Rule, exit: Exit, output: &str, facts
     table.iter().find(|rule| rule.fits(exit, &lower)).unwrap_or(fallback).failure(output, facts)
 }
 
-/// The failure of a child that did not run to its end. `code` is for one that was too slow.
-pub fn not_run(error: RunError, code: Code, attempt: &Attempt) -> Failure {
-    not_run_within(error, code, attempt.timeout)
+/// What it means that a child was too slow.
+#[derive(Clone, Debug)]
+pub struct TooSlow {
+    /// What `mt explain` knows about it.
+    pub code: Code,
+    /// Who did not answer: `the credd schedd1 does not answer`.
+    pub cause: String,
+    /// The failure's `next`.
+    pub next: Option<String>,
+}
+
+impl TooSlow {
+    /// With something to do about it.
+    pub fn new(code: Code, cause: impl Into<String>, next: impl Into<String>) -> Self {
+        Self { code, cause: cause.into(), next: Some(next.into()) }
+    }
+
+    /// Of a local program, which has nothing to wait for.
+    pub fn local(code: Code, cause: impl Into<String>) -> Self {
+        Self { code, cause: cause.into(), next: None }
+    }
+}
+
+/// The failure of a child that did not run to its end.
+pub fn not_run(error: RunError, slow: TooSlow, attempt: &Attempt) -> Failure {
+    not_run_within(error, slow, attempt.timeout)
 }
 
 /// As [`not_run`], for a child with a time of its own.
-pub fn not_run_within(error: RunError, code: Code, limit: Duration) -> Failure {
+pub fn not_run_within(error: RunError, slow: TooSlow, limit: Duration) -> Failure {
     let text = error.to_string();
     let missing = error.code();
     match error {
-        RunError::Start { .. } => Failure::new(Class::Permanent, missing.unwrap_or(code), text),
+        RunError::Start { .. } => Failure::new(Class::Permanent, missing.unwrap_or(slow.code), text),
         RunError::Cancelled { program, output } => {
-            let message = format!("{} did not end within {}", program.to_string_lossy(), seconds(limit));
-            Failure::new(Class::Timeout, code, message).with_output(output)
+            let program = program.to_string_lossy();
+            let message = format!("{}: {program} did not end within {}", slow.cause, seconds(limit));
+            Failure { next: slow.next, ..Failure::new(Class::Timeout, slow.code, message).with_output(output) }
         }
     }
 }

@@ -22,7 +22,7 @@ const FORBIDDEN: Rule = Rule {
 const FULL: Rule = Rule { code: NODE_DISK_FULL, next: Some("make space on {node}"), ..PERMANENT };
 const DENIED: Rule = Rule {
     code: SSH_DENIED,
-    next: Some("on {node}: does the account {account} exist, and does its .k5login name the service's principal?"),
+    next: Some("check on {node} that the account {account} exists and that its .k5login names the service's principal"),
     ..PERMANENT
 };
 const OPTIONS: Rule =

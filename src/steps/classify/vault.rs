@@ -4,7 +4,7 @@
 //! everybody is sent to the browser for nothing. So it is said only if the last htgettoken was refused by a vault that
 //! works, or had begun to ask for a person.
 
-use super::{Facts, shorten};
+use super::{Facts, TooSlow, shorten};
 use crate::process::Exit;
 use crate::steps::codes::*;
 use crate::workflow::action::{Class, Failure};
@@ -30,6 +30,8 @@ const CONNECTION: &[&str] = &[
     "temporary failure in name resolution",
     "no ip address found",
 ];
+/// What to do about that.
+const LOOK: &str = "look at the vault server and at the network";
 /// It works, and says that it does not.
 const SERVER_ERROR: &[&str] = &[
     "httperror: service unavailable",
@@ -78,7 +80,7 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
         }
         Verdict::Unreachable => {
             let cause = format!("the vault server {vault} cannot be reached: {}", reason(output, CONNECTION));
-            made(Class::Transient, VAULT_UNREACHABLE, cause)
+            made(Class::Transient, VAULT_UNREACHABLE, cause).with_next(LOOK)
         }
         Verdict::Certificate => {
             // For us it is an outage like another: what is kept is pushed meanwhile.
@@ -87,9 +89,10 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
         }
         Verdict::ServerError => {
             let cause = format!("the vault server {vault} answers with an error: {}", reason(output, SERVER_ERROR));
-            made(Class::Transient, VAULT_ERROR, cause)
+            made(Class::Transient, VAULT_ERROR, cause).with_next("look at the vault server")
         }
-        Verdict::Kdc => made(Class::Transient, KDC_UNREACHABLE, "no KDC answers for a ticket to the vault".to_owned()),
+        Verdict::Kdc => made(Class::Transient, KDC_UNREACHABLE, "no KDC answers for a ticket to the vault".to_owned())
+            .with_next("look at the KDC and at krb5.conf"),
         Verdict::NoTicket => {
             made(Class::Permanent, VAULT_KERBEROS, "there is no Kerberos ticket for the vault login".to_owned())
         }
@@ -116,6 +119,11 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
             made(Class::Transient, HTGETTOKEN_FAILED, format!("{program} failed: {}", super::last_line(output)))
         }
     }
+}
+
+/// What it means that htgettoken does not end.
+pub fn too_slow(vault: &str) -> TooSlow {
+    TooSlow::new(VAULT_UNREACHABLE, format!("the vault server {vault} does not answer"), LOOK)
 }
 
 /// The authentication in the browser, which nothing of is captured, did not succeed.
@@ -240,8 +248,14 @@ fn reason(output: &str, patterns: &[&str]) -> String {
     let tail =
         inner.rsplit_once("object at ").and_then(|(_, tail)| tail.split_once(": ")).map_or(inner, |(_, tail)| tail);
     let tail = tail.rsplit_once(" failed: ").map_or(tail, |(_, tail)| tail);
-    let plain: &str = tail.trim().trim_end_matches([')', '\'', '"']);
-    shorten(plain)
+    let plain = tail.trim().trim_end_matches([')', '\'', '"']);
+    // `Failed to establish a new connection: [Errno 111] Connection refused`: the last words are the system's own.
+    let plain =
+        plain.rsplit_once("[Errno ").and_then(|(_, tail)| tail.split_once("] ")).map_or(plain, |(_, tail)| tail);
+    // `HTTPSConnectionPool(host='…', port=8200): Read timed out. (read timeout=2`
+    let plain = plain.rsplit_once("): ").map_or(plain, |(_, tail)| tail);
+    let plain = plain.split_once(" (read timeout").map_or(plain, |(head, _)| head);
+    shorten(plain.trim_end_matches('.'))
 }
 
 #[cfg(test)]
@@ -264,7 +278,9 @@ mod tests {
     #[test]
     fn an_outage_never_asks_for_a_person() {
         let killed = check("htgettoken-v-vault-killed", Class::Transient, VAULT_UNREACHABLE);
-        assert!(killed.message.ends_with(": [Errno 111] Connection refused"), "{}", killed.message);
+        assert!(killed.message.ends_with("cannot be reached: Connection refused"), "{}", killed.message);
+        let paused = check("htgettoken-v-vault-paused", Class::Transient, VAULT_UNREACHABLE);
+        assert!(paused.message.ends_with("cannot be reached: Read timed out"), "{}", paused.message);
         for program in ["htgettoken", "htgettoken-v", "condor_vault_storer", "condor_vault_storer-v"] {
             check(&format!("{program}-vault-paused"), Class::Transient, VAULT_UNREACHABLE);
             check(&format!("{program}-vault-killed"), Class::Transient, VAULT_UNREACHABLE);

@@ -91,7 +91,7 @@ async fn get(world: &World, settings: &Ferry, attempt: &Attempt) -> Result<Secre
         .arg(&bearer)
         .args(["--nooidc", "--verbose"]);
     let ended = process::run(command, &attempt.cancel).await;
-    let token = match ended.map_err(|error| not_run(error, VAULT_UNREACHABLE, attempt)) {
+    let token = match ended.map_err(|error| not_run(error, vault::too_slow(&server), attempt)) {
         Ok(ended) if ended.success() => token_file::read_bearer(&bearer)
             .map_err(|error| Failure::new(Class::Permanent, TOKEN_FILE, error.to_string())),
         Ok(ended) => {
