@@ -3,7 +3,7 @@
 
 FAULT_HELP="schedd1|schedd2: down, hang [SECONDS], denied, mismatch
 collector: down, hang [SECONDS]
-vault: 403, nologin, norefresh [ACCOUNT], sealed
+vault: 403 [ACCOUNT], nologin, norefresh [ACCOUNT], sealed
 keytab-ACCOUNT: wrong, stale, corrupt, missing
 smtp: refuse, tempfail, hang [SECONDS], lost [SECONDS]
 ferry|slack: 'status CODE', 'hang SECONDS', 'raw TEXT'
@@ -41,7 +41,7 @@ $FAULT_HELP"
   require_up; shift 2
   # 'hang 30' may come as one word or as two.
   # shellcheck disable=SC2086
-  case $kind in hang\ * | lost\ * | norefresh\ *) set -- ${kind#* }; kind=${kind%% *} ;; esac
+  case $kind in hang\ * | lost\ * | norefresh\ * | 403\ *) set -- ${kind#* }; kind=${kind%% *} ;; esac
   case $name:$kind in
     schedd[12]:ok | collector:ok | smtp:ok | ferry:ok | slack:ok) rm -f "$LAB/faults/$name" ;;
     schedd[12]:down | schedd[12]:denied | schedd[12]:mismatch | collector:down | smtp:refuse | smtp:tempfail) set_fault "$name" "$kind" ;;

@@ -2,7 +2,7 @@
 """Configures the laboratory's OpenBao the way htvault-config does it in production, and breaks it on demand.
 
     vault.py setup                initialise, unseal, one kerberos login and one set of policies per issuer
-    vault.py 403                  take the permissions away: logins succeed, every token read is answered 403
+    vault.py 403 [ACCOUNT]        take the permissions away (of one account): logins succeed, token reads are answered 403
     vault.py nologin              take the kerberos logins away: 403 to the login itself
     vault.py norefresh [ACCOUNT]  forget the refresh tokens (of one account): htgettoken would need a browser
     vault.py sealed               as after a restart that nobody attended: 503 to everything
@@ -62,8 +62,15 @@ def allow():
         call("PUT", f"sys/policies/acl/{mount}", {"policy": policy, "allow_slashes_in_identity_templates": True})
 
 
-def deny():
-    for issuer, role, _ in ISSUERS:
+def chosen(only):
+    known = [entry for entry in ISSUERS if only in (None, entry[2])]
+    if not known:
+        sys.exit(f"vault: no account {only}; there are {', '.join(entry[2] for entry in ISSUERS)}")
+    return known
+
+
+def deny(only):
+    for issuer, role, _ in chosen(only):
         call("PUT", f"sys/policies/acl/{mount_of(issuer, role)}", {"policy": "# nothing\n"})
 
 
@@ -80,10 +87,7 @@ def remember():
 
 
 def forget(only):
-    known = [entry for entry in ISSUERS if only in (None, entry[2])]
-    if not known:
-        sys.exit(f"vault: no account {only}; there are {', '.join(entry[2] for entry in ISSUERS)}")
-    for issuer, role, account in known:
+    for issuer, role, account in chosen(only):
         for path in secret_paths(issuer, role, account):
             call("DELETE", path)
 
@@ -143,7 +147,7 @@ def main():
         keys = json.load(opened)
     token = keys["root_token"]
     if command == "403":
-        deny()
+        deny(rest[0] if rest else None)
     elif command == "nologin":
         disable_logins()
     elif command == "norefresh":
