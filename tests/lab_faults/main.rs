@@ -1,0 +1,35 @@
+//! What goes wrong in the real laboratory, and what `mt` makes of it: class, message, exit code, and nobody else delayed.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `row` | the table of faults |
+//! | `beside` | services that meet a fault while others are well |
+//! | `outage` | real services paused and killed: everybody meets the fault |
+//! | `mails` | who is told, and a mail server that does not work |
+//! | `page` | what `mt runs show` says of it |
+//! | `docs` | `docs/reliability.md` is the table |
+
+use std::sync::LazyLock;
+
+use support::lab::Lab;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod beside;
+mod docs;
+mod mails;
+mod outage;
+mod page;
+mod row;
+
+/// For faults that only the service that asks for them meets.
+static LAB: LazyLock<Option<Lab>> = LazyLock::new(Lab::up);
+
+/// The service that is well.
+const HEALTHY: &str = "healthy_production";
+
+/// Seconds that a step may take. A fault that hangs takes as long; a healthy service must get through meanwhile. That is a
+/// question of order, true for any time, unless the machine is so busy that the healthy service cannot work: then a longer
+/// time is tried.
+const TIMES: &[u32] = &[6, 20, 60];
