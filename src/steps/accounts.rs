@@ -13,7 +13,7 @@ use crate::config::{AccountName, Ferry};
 use crate::workflow::action::{Attempt, Class, Failure};
 use crate::workflow::id::Subject;
 
-/// What [`Accounts`] are made of.
+/// What a session of ferry-refresh works from.
 #[derive(Clone)]
 pub struct AccountSetup {
     /// The selected accounts.
