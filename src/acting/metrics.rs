@@ -48,11 +48,8 @@ pub async fn tell(config: &Config, store: Option<&Store>, state: RunState, deliv
     };
     let listed = catalog::library().list().into_iter().map(|listed| WorkflowName::new(listed.name));
     let configured = Configured::new(&config.services, listed.chain([state.run.workflow.clone()]));
-    let kept = match store {
-        Some(store) => keep(store, state.clone(), deliveries.clone(), configured.clone()).await,
-        None => return push_alone(&gateway, &state, &deliveries, &configured).await,
-    };
-    let mut set = match kept {
+    let Some(store) = store else { return push_alone(&gateway, &state, &deliveries, &configured).await };
+    let mut set = match keep(store, state.clone(), deliveries.clone(), configured.clone()).await {
         Ok(set) => set,
         Err(error) => {
             let code = codes::NOT_KEPT;
@@ -65,13 +62,10 @@ pub async fn tell(config: &Config, store: Option<&Store>, state: RunState, deliv
             return;
         }
         // Whoever pushes last must push what was kept last.
-        match store.cloned() {
-            None => return,
-            Some(store) => match store.read(Set::read).await.and_then(|read| read) {
-                Ok(now) if now.generation != set.generation => set = now,
-                Ok(_) => return,
-                Err(error) => return tracing::debug!(code = %error.code(), "cannot look for newer metrics: {error}"),
-            },
+        match store.read(Set::read).await.and_then(|read| read) {
+            Ok(now) if now.generation != set.generation => set = now,
+            Ok(_) => return,
+            Err(error) => return tracing::debug!(code = %error.code(), "cannot look for newer metrics: {error}"),
         }
     }
 }

@@ -153,11 +153,11 @@ fn has_succeeded(attempt: &AttemptRecord) -> bool {
 /// When the token that was got last, or that stood in for it, expires.
 fn expiry(steps: &[&StepState]) -> Option<Timestamp> {
     let attempts = steps.iter().flat_map(|step| &step.targets).flat_map(|target| &target.attempts);
-    let mut last = attempts.filter_map(|attempt| match attempt.result.as_ref()? {
+    let mut details = attempts.filter_map(|attempt| match attempt.result.as_ref()? {
         AttemptOutcome::Succeeded(success) | AttemptOutcome::Stale { success, .. } => success.detail.as_ref(),
         AttemptOutcome::Failed(_) | AttemptOutcome::Interrupted => None,
     });
-    last.next_back()?.get("expires_at")?.as_str()?.parse().ok()
+    details.next_back()?.get("expires_at")?.as_str()?.parse().ok()
 }
 
 /// Did a push step miss a node? One that was not tried missed all of them.
