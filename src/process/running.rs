@@ -49,6 +49,22 @@ pub(super) struct Running {
     capture: Capture,
 }
 
+/// How often a program that is open for writing is tried again, and after which pause.
+const BUSY_TRIES: u32 = 10;
+const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+
+/// Starts it. A program that is open for writing cannot be started: one that is just being installed, or one that was
+/// written while another thread forked, whose child holds the file open until it has become its own program. Both pass.
+fn spawn(command: &mut tokio::process::Command) -> io::Result<tokio::process::Child> {
+    for _ in 0..BUSY_TRIES {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::sleep(BUSY_PAUSE),
+            spawned => return spawned,
+        }
+    }
+    command.spawn()
+}
+
 impl Running {
     pub(super) fn start(command: &Command) -> io::Result<Self> {
         let search = command.env.get(std::ffi::OsStr::new("PATH")).map(|path| path.as_os_str());
@@ -62,7 +78,7 @@ impl Running {
         if !command.terminal {
             child.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         }
-        let mut child = child.spawn().map_err(|error| lookup::explain(error, &program, directory))?;
+        let mut child = spawn(&mut child).map_err(|error| lookup::explain(error, &program, directory))?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         // `id` is `None` only once the child was collected, which nobody has done.
         let pid = pid.ok_or_else(|| io::Error::other("it has no pid"))?;

@@ -257,7 +257,7 @@ mod tests {
         let (code, text) = refused(b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n<html>\x1b[2J</h").await;
         assert_eq!(code, codes::REFUSED);
         assert!(text.contains("no pushgateway: <html>") && !text.contains('\x1b'), "{text}");
-        let (code, text) = refused(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 11\r\n\r\npushed\ntwice").await;
+        let (code, text) = refused(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 12\r\n\r\npushed\ntwice").await;
         assert_eq!(code, codes::REFUSED);
         assert!(text.ends_with("400 Bad Request pushed twice"), "{text}");
         let (code, _) =
