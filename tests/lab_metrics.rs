@@ -114,9 +114,22 @@ fn every_run_pushes_the_whole_set_of_what_is_configured() {
     let pushed = format!("last_token_push_timestamp{{node=\"node1.lab.test\",service=\"{MU2E}\"}}");
     assert_eq!(failed[&pushed], all[&pushed]);
 
+    // The other job, with series of its own.
+    corner.run(&["run", "ferry-refresh"]).exits(0);
+    let daily = series(&lab, "whole");
+    assert!(names(&failed).iter().all(|name| daily.contains_key(*name)), "nothing is lost");
+    assert_eq!((of(&daily, DUNE), of(&daily, MU2E)), (of(&failed, DUNE), of(&failed, MU2E)));
+    assert_eq!(daily["ferry_request_duration_seconds_count"], 2.0);
+    assert_eq!(daily["ferry_request_error_count"], 0.0);
+    assert!(daily["last_ferry_refresh"] > 1.7e9);
+    for stage in ["getFERRYData", "refreshManagedTokensDB"] {
+        let name = format!("stage_duration_seconds{{executable=\"refresh-uids-from-ferry\",stage=\"{stage}\"}}");
+        assert!(daily.contains_key(&name), "{stage}");
+    }
+
     // A test says nothing.
     corner.run(&["run", "token-push", "--test", "-s", MU2E]).exits(0);
-    assert_eq!(series(&lab, "whole"), failed);
+    assert_eq!(series(&lab, "whole"), daily);
 
     // A run that cannot be recorded replaces what it knows and leaves the rest.
     let unusable = corner.path("managedTokens.json");

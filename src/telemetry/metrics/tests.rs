@@ -367,7 +367,7 @@ fn every_action_with_samples_has_one_stage_and_no_name_is_used_twice() {
     let names: BTreeSet<_> = FAMILIES.iter().map(|family| family.name).collect();
     assert_eq!(names.len(), FAMILIES.len());
     let known = crate::steps::catalog::ShippedActions;
-    for stage in [Stage::Kinit, Stage::GetToken, Stage::StoreToken, Stage::Ping, Stage::Push] {
+    for stage in Stage::ALL {
         let action = crate::workflow::definition::Catalog::action(&known, stage.action());
         assert!(action.is_some(), "{}", stage.action());
     }
