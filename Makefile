@@ -13,7 +13,7 @@ help:
 	@echo "make bench   print the figures of benches/"
 
 demo: lab release
-	lab/demo target/release/mt
+	MT=target/release/mt lab/demo
 
 test: fmt lab clippy doc deny unit
 
