@@ -55,8 +55,12 @@ impl Rule {
     }
 
     /// The failure this rule describes.
-    pub fn failure(&self, output: &str, facts: Facts<'_>) -> Failure {
-        let line = self.says.first().map_or_else(|| last_line(output), |text| line_with(output, text));
+    pub fn failure(&self, exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
+        let line = match (self.says.first(), exit) {
+            (Some(text), _) => line_with(output, text),
+            (None, Exit::Code(code)) if output.trim().is_empty() => format!("it said nothing and ended with {code}"),
+            (None, Exit::Code(_) | Exit::Signal(_)) => last_line(output),
+        };
         let mut failure = Failure::new(self.class, self.code, fill(self.cause, &line, facts)).with_output(output);
         failure.next = self.next.map(|next| fill(next, &line, facts));
         failure
@@ -71,7 +75,7 @@ pub fn classify(table: &[Rule], fallback: &Rule, exit: Exit, output: &str, facts
         return Failure::new(Class::Transient, fallback.code, message).with_output(output);
     }
     let lower = output.to_ascii_lowercase();
-    table.iter().find(|rule| rule.fits(exit, &lower)).unwrap_or(fallback).failure(output, facts)
+    table.iter().find(|rule| rule.fits(exit, &lower)).unwrap_or(fallback).failure(exit, output, facts)
 }
 
 /// What it means that a child was too slow.
@@ -181,6 +185,8 @@ mod tests {
     fn an_unknown_failure_shows_its_last_words() {
         let failure = classify(&[], &FALLBACK, Exit::Code(3), "first\nthe reason\n\n", &[]);
         assert_eq!(failure.message, "the reason");
+        let silent = classify(&[], &FALLBACK, Exit::Code(3), "\n", &[]);
+        assert_eq!(silent.message, "it said nothing and ended with 3");
     }
 
     #[test]
