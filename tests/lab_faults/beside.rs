@@ -98,7 +98,7 @@ impl<'a> Scene<'a> {
             });
             let healthy = merged(self.usual.clone(), json!({ "condorCreddHostOverride": "schedd2.lab.test" }));
             let healthy = json!({ "experimentOverride": "dune", "roles": { "production": healthy } });
-            config["experiments"] = experiments.chain([("healthy".to_owned(), healthy)]).collect();
+            config["experiments"] = experiments.chain([("well".to_owned(), healthy)]).collect();
         });
     }
 

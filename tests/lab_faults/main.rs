@@ -26,8 +26,8 @@ mod row;
 /// For faults that only the service that asks for them meets.
 static LAB: LazyLock<Option<Lab>> = LazyLock::new(Lab::up);
 
-/// The service that is well.
-const HEALTHY: &str = "healthy_production";
+/// The service that is well. Its name comes after those of all that hang: in a line it would stand behind them.
+const HEALTHY: &str = "well_production";
 
 /// Seconds that a step may take. A fault that hangs takes as long; a healthy service must get through meanwhile. That is a
 /// question of order, true for any time, unless the machine is so busy that the healthy service cannot work: then a longer
