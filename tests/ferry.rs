@@ -235,7 +235,7 @@ fn a_ferry_that_does_not_answer_costs_the_configured_time() {
     corner.run(DUNE_ONLY).exits(11);
     let failed = corner.show("latest");
     let failed = attempt(machine(&failed, "dunepro"), "fetch-uid");
-    assert_eq!((&failed["code"], &failed["class"]), (&json!("MT0010"), &json!("timeout")), "{failed}");
+    assert_eq!((&failed["code"], &failed["class"]), (&json!("MT0172"), &json!("timeout")), "{failed}");
     assert!(failed["next"].as_str().unwrap().contains("ferryRequestTimeout"), "{failed}");
 }
 
