@@ -97,6 +97,7 @@ fn every_key_is_read_and_every_override_wins() {
     );
     assert_eq!(config.tracing.unwrap().protocol, TracingProtocol::Otlp);
     assert_eq!(config.loki.unwrap().response_header_timeout, Duration::from_millis(1_500));
+    assert_eq!(config.log_format, managed_tokens::config::LogFormat::Logfmt);
     assert_eq!(config.logs["token-push"].logfile.as_deref(), Some(Path::new("/log/info")));
     assert_eq!(config.logs["token-push"].debugfile.as_deref(), Some(Path::new("/log/debug")));
     let ferry = config.ferry;
@@ -344,6 +345,7 @@ fn what_would_be_read_with_loss_is_an_error() {
         ("timeouts: 300s", "timeouts: \"300s\" is text"),
         ("timeouts: {push: 3d}", "timeouts.push: \"3d\" is not a duration"),
         ("timeouts: {push: 1s, pushTimeout: 1s}", "timeouts.push: pushTimeout is given too"),
+        ("logs: {format: xml}", "logs.format: \"xml\" is not known"),
         ("logs: {token-push: /log}", "logs.token-push: \"/log\" is text"),
         ("ferry: {vaultServer: 'a b'}", "ferry.vaultServer: \"a b\" is not a vault server: it holds a space"),
     ];

@@ -285,6 +285,7 @@ fn global(config: &Config) -> Vec<Effective> {
         ("ferry.serviceRole".into(), json!(ferry.service_role)),
         ("ferry.vaultServer".into(), json!(ferry.vault_server)),
     ]);
+    values.push(("logs.format".into(), json!(config.log_format)));
     for (executable, files) in &config.logs {
         values.push((format!("logs.{executable}.logfile"), json!(files.logfile)));
         values.push((format!("logs.{executable}.debugfile"), json!(files.debugfile)));

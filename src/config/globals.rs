@@ -12,7 +12,7 @@ use super::names;
 use super::readers;
 use super::section::{Noted, Notes, Section, Value};
 use super::service::Timeouts;
-use super::settings::{Email, Ferry, LogFiles, Loki, Prometheus, Recipients, Tracing, TracingProtocol};
+use super::settings::{Email, Ferry, LogFiles, LogFormat, Loki, Prometheus, Recipients, Tracing, TracingProtocol};
 use super::settings::{WorkerRetry, WorkerTypes};
 use super::source::Source;
 
@@ -203,16 +203,28 @@ pub(super) fn loki(root: &mut Section<'_>, sources: &mut GlobalSources, notes: &
     Some(Loki { host: host?, response_header_timeout: timeout.unwrap_or(Duration::from_secs(1)) })
 }
 
-/// `logs`.
+/// `logs`: the files of every executable, and the format of all.
 pub(super) fn logs(
     root: &mut Section<'_>,
     env: &Environment,
     sources: &mut GlobalSources,
     notes: &mut Notes<'_>,
-) -> BTreeMap<String, LogFiles> {
-    let section = root.section("logs", notes);
+) -> (BTreeMap<String, LogFiles>, LogFormat) {
+    let mut section = root.section("logs", notes);
+    let format = take(&mut section, "format", sources, notes, |value, notes| {
+        let expected = "\"text\", \"logfmt\" or \"json\"";
+        match value.text(expected, notes)? {
+            "text" => Ok(LogFormat::Text),
+            "logfmt" => Ok(LogFormat::Logfmt),
+            "json" => Ok(LogFormat::Json),
+            other => {
+                let what = format!("{} is not known", names::show(other));
+                Err(value.wrong(codes::UNKNOWN_VALUE, what, expected, notes))
+            }
+        }
+    });
     let mut logs = BTreeMap::new();
-    for (entry, value) in section.values() {
+    for (entry, value) in section.values().filter(|(entry, _)| entry.key != "format") {
         let Some(Ok(mut files)) = value.map(|value| value.section(notes)) else { continue };
         let mut file =
             |name| take(&mut files, name, sources, notes, optional_path).flatten().map(|path| env.absolute(&path));
@@ -220,7 +232,7 @@ pub(super) fn logs(
         files.finish(&[], notes);
         logs.insert(entry.key.clone(), found);
     }
-    logs
+    (logs, format.unwrap_or_default())
 }
 
 fn optional_path(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<Option<PathBuf>, Noted> {

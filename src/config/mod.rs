@@ -48,7 +48,7 @@ pub use select::UnknownSelection;
 pub use service::{AccountName, CreddName, ExperimentName, IssuerService, NodeName, RoleName, Service, ServiceName};
 pub use service::{Credds, Timeouts, TokenGetter};
 pub use settings::{Config, DEFAULT_LOG_DIRECTORY, DEFAULT_STATE_DIRECTORY};
-pub use settings::{Email, Ferry, LogFiles, Loki, Prometheus, Recipients, Tracing, TracingProtocol};
+pub use settings::{Email, Ferry, LogFiles, LogFormat, Loki, Prometheus, Recipients, Tracing, TracingProtocol};
 pub use settings::{WorkerRetry, WorkerTypes};
 pub use source::{Source, Sources};
 pub use templates::{Field, TemplateError};

@@ -32,6 +32,7 @@ pub(super) fn resolve(tree: &Node, file: &Path, env: &Environment) -> Result<Con
     let source = disable_notifications.map_or(Source::Default, |(_, source)| source.clone());
     sources.insert("disableNotifications".to_owned(), source);
     let disable_notifications = disable_notifications.is_some_and(|(disabled, _)| *disabled);
+    let (logs, log_format) = globals::logs(root_ref, env_ref, &mut sources, notes_ref);
     let mut config = Config {
         file: file.to_owned(),
         services: Vec::new(),
@@ -46,7 +47,8 @@ pub(super) fn resolve(tree: &Node, file: &Path, env: &Environment) -> Result<Con
         prometheus: globals::prometheus(root_ref, &mut sources, notes_ref),
         tracing: globals::tracing(root_ref, &mut sources, notes_ref),
         loki: globals::loki(root_ref, &mut sources, notes_ref),
-        logs: globals::logs(root_ref, env_ref, &mut sources, notes_ref),
+        logs,
+        log_format,
         ferry: globals::ferry(root_ref, env_ref, &mut sources, notes_ref),
         dev_environment_label: globals::label(root_ref, env_ref, &mut sources, notes_ref),
         db_location: globals::location(root_ref, "dbLocation", env_ref, &mut sources, notes_ref),

@@ -49,6 +49,8 @@ pub struct Config {
     pub loki: Option<Loki>,
     /// `logs.<executable>`; keys in lower case.
     pub logs: BTreeMap<String, LogFiles>,
+    /// `logs.format`.
+    pub log_format: LogFormat,
     /// `ferry.*`.
     pub ferry: Ferry,
     /// `production`, or what the environment or the file says.
@@ -187,6 +189,19 @@ pub struct LogFiles {
     pub logfile: Option<PathBuf>,
     /// The log with debug lines.
     pub debugfile: Option<PathBuf>,
+}
+
+/// `logs.format`: how a line of a log file is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// `key=value` for every part.
+    Logfmt,
+    /// One object a line.
+    Json,
 }
 
 /// `ferry`. Only ferry-refresh needs it, so nothing here is required of the file; that workflow says what it misses.
