@@ -6,6 +6,7 @@
 mod capture;
 mod lookup;
 mod running;
+mod shown;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -13,6 +14,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::running::{End, Running};
@@ -190,11 +192,19 @@ pub async fn run(command: Command, cancel: &CancellationToken) -> Result<Finishe
     if cancel.is_cancelled() {
         return Err(RunError::Cancelled { program, output: String::new() });
     }
+    let started = Instant::now();
     let child = match Running::start(&command) {
         Ok(child) => child,
-        Err(source) => return Err(RunError::Start { program, source }),
+        Err(source) => {
+            tracing::debug!(program = %program.to_string_lossy(), %source, "cannot start a child");
+            return Err(RunError::Start { program, source });
+        }
     };
+    let pid = child.pid();
+    tracing::debug!(pid, command = shown::shown(&program, &command.args), "started a child");
     let (end, stdout, output) = child.until_the_end(cancel).await;
+    let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::debug!(pid, ms, how = %end, "a child ended");
     match end {
         End::Exited(Ok(status)) => Ok(Finished { exit: Exit::from(status), stdout, output }),
         End::Exited(Err(source)) => Err(RunError::Start { program, source }),

@@ -1,5 +1,6 @@
 //! One child from its start to its end.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::Path;
@@ -17,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::capture::{Capture, Stream};
-use super::{Command, MARK, MARKED, lookup};
+use super::{Command, Exit, MARK, MARKED, lookup};
 
 /// From SIGTERM to SIGKILL.
 const TERM_TO_KILL: Duration = Duration::from_secs(2);
@@ -36,6 +37,19 @@ pub(super) enum End {
     Exited(io::Result<ExitStatus>),
     /// By us.
     Cancelled,
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(Ok(status)) => match Exit::from(*status) {
+                Exit::Code(code) => write!(f, "exit {code}"),
+                Exit::Signal(signal) => write!(f, "signal {signal}"),
+            },
+            Self::Exited(Err(error)) => write!(f, "its status was lost: {error}"),
+            Self::Cancelled => f.write_str("stopped by us"),
+        }
+    }
 }
 
 pub(super) struct Running {
@@ -90,6 +104,11 @@ impl Running {
             child,
             capture: Capture::default(),
         })
+    }
+
+    /// Its process id.
+    pub(super) fn pid(&self) -> i32 {
+        self.group.pid.as_raw()
     }
 
     /// How it ended, the head of its stdout, and the end of all it said.
