@@ -38,7 +38,7 @@ pub(super) async fn run(session: &Session, over: &Over, subject: &Subject) -> Re
     let _lease = match lease(session, over, subject).await {
         Ok(lease) => lease,
         Err(held) => {
-            tracing::info!(%subject, held_by = ?held.by, "another live run holds it");
+            tracing::info!(held_by = held.by.map(tracing::field::display), "another live run holds it");
             // One that has failed before keeps that outcome; it can be resumed again.
             if matches!(status, MachineStatus::Pending | MachineStatus::Interrupted | MachineStatus::Skipped) {
                 let fact = Fact::MachineSkipped { subject: subject.clone(), held_by: held.by };
@@ -77,7 +77,7 @@ async fn lease(session: &Session, over: &Over, subject: &Subject) -> Result<Opti
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             },
             Err(error) => {
-                tracing::error!(code = %codes::NO_LEASE, %subject, "worked on without a lock: {error}");
+                tracing::error!(code = %codes::NO_LEASE, "worked on without a lock: {error}");
                 return Ok(None);
             }
         }
@@ -154,7 +154,7 @@ fn prepare(session: &Session, subject: &Subject) -> (Vec<StepPlan>, BTreeSet<Pro
             let Some(action) = session.actions.get(&plan.name) else { continue };
             let detail = detail(session, subject, &plan.name);
             if let Err(failure) = action.adopt(Some(subject), detail.as_ref()) {
-                tracing::warn!(%subject, step = %plan.name, why = %failure.message, "cannot reuse it; it is done anew");
+                tracing::warn!(step = %plan.name, why = %failure.message, "cannot reuse it; it is done anew");
                 lost.insert(plan.name.clone());
                 continue 'plan;
             }

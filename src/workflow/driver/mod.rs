@@ -15,10 +15,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::action::Action;
 use super::code::Code;
-use super::definition::{Step, Workflow};
+use super::definition::{ForEach, Step, Workflow};
 use super::event::{Fact, SessionEnd};
 use super::fold::IllegalEvent;
 use super::gate::Gate;
@@ -158,7 +159,8 @@ pub async fn drive(recorder: Arc<Recorder>, plan: SessionPlan) -> Result<Session
     let mut machines = JoinSet::new();
     for subject in subjects {
         let (session, over) = (session.clone(), over.clone());
-        machines.spawn(async move { machine::run(&session, &over, &subject).await });
+        let span = session.span(&subject);
+        machines.spawn(async move { machine::run(&session, &over, &subject).await }.instrument(span));
     }
     while let Some(ended) = machines.join_next().await {
         ended??;
@@ -187,6 +189,15 @@ pub fn plan_of(
 }
 
 impl Session {
+    /// What a machine's task says is about its subject.
+    fn span(&self, subject: &Subject) -> tracing::Span {
+        let run = self.run;
+        match self.workflow.for_each {
+            ForEach::Service => tracing::info_span!("machine", %run, service = %subject),
+            ForEach::Account => tracing::info_span!("machine", %run, account = %subject),
+        }
+    }
+
     async fn end(&self, how: SessionEnd) -> Result<SessionEnd, DriveError> {
         let how = match how {
             SessionEnd::Interrupted if self.is_cancelled().await => SessionEnd::Cancelled,

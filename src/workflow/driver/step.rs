@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, TryStreamExt};
 use tokio::time::{Instant, sleep, sleep_until};
+use tracing::Instrument;
 
 use crate::workflow::action::{Action, Attempt, AttemptResult, Class, Failure};
 use crate::workflow::definition::{Per, Step};
@@ -49,6 +50,17 @@ pub(super) async fn run(
     step: &Step,
     plan: Option<&StepPlan>,
 ) -> Result<(), DriveError> {
+    let span = tracing::info_span!("step", run = %session.run, step = %step.name);
+    run_in_span(session, over, subject, step, plan).instrument(span).await
+}
+
+async fn run_in_span(
+    session: &Session,
+    over: &Over,
+    subject: Option<&Subject>,
+    step: &Step,
+    plan: Option<&StepPlan>,
+) -> Result<(), DriveError> {
     let action = session.actions.get(&step.name).ok_or_else(|| DriveError::NoAction(step.name.clone()))?.clone();
     let work = Work { session, over, subject, step, action };
 
@@ -66,7 +78,8 @@ pub(super) async fn run(
     facts.push(Fact::StepStarted { subject: subject.cloned(), step: step.name.clone(), targets: targets.clone() });
     session.recorder.record(facts).await?;
 
-    let attempts: FuturesUnordered<_> = targets.iter().map(|target| work.target(target)).collect();
+    let attempts: FuturesUnordered<_> =
+        targets.iter().map(|target| work.target(target).instrument(tracing::info_span!("target", %target))).collect();
     attempts.try_collect::<()>().await?;
 
     let unfinished = over.why() == Some(Why::Deadline) && work.is_running();
