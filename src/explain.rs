@@ -29,6 +29,7 @@ const MODULES: &[Explanations] = &[
     steps::codes::EXPLANATIONS,
     steps::ferry::codes::EXPLANATIONS,
     store::EXPLANATIONS,
+    telemetry::logs::codes::EXPLANATIONS,
     telemetry::metrics::codes::EXPLANATIONS,
     token_file::EXPLANATIONS,
 ];
@@ -48,6 +49,7 @@ const RANGES: &[(std::ops::RangeInclusive<u16>, &str)] = &[
     (150..=169, "the configuration"),
     (170..=189, "FERRY and the UIDs of accounts"),
     (190..=199, "metrics"),
+    (200..=209, "logs"),
 ];
 
 /// Every code that exists, ascending.

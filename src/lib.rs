@@ -11,7 +11,7 @@
 //! | [`token_file`] | the only place that reads, writes or moves a token file |
 //! | [`redact`] | secrets out of text that people or disks will see |
 //! | [`notify`] | mail to the people who can mend what failed |
-//! | [`telemetry`] | what machines are told: the pushgateway |
+//! | [`telemetry`] | what is told of a run beside what people see: log files, Loki, the pushgateway |
 //! | [`cli`] | one file per subcommand; prints, never decides |
 //! | [`explain`] | what every error code means and what to do about it |
 

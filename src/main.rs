@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use managed_tokens::cli::{Cli, output};
 use managed_tokens::private_dir;
+use managed_tokens::telemetry::logs;
 
 fn main() -> ExitCode {
     private_dir::set_umask();
@@ -16,29 +17,15 @@ fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    log_to_stderr(cli.verbosity());
-    match cli.execute() {
+    logs::install(cli.verbosity());
+    let exit = match cli.execute() {
         Ok(code) => code.into(),
         Err(failed) => {
+            tracing::error!(target: logs::FILES_ONLY, code = %failed.code, "{}", failed.message);
             output::write_err(&format!("{}\n", failed.render()));
             failed.exit.into()
         }
-    }
-}
-
-/// Quiet when all is well: warnings and errors, unless asked for more by `-v` or `MT_LOG`.
-fn log_to_stderr(verbosity: u8) {
-    use tracing_subscriber::EnvFilter;
-    let default = match verbosity {
-        0 => "warn",
-        1 => "info",
-        _ => "debug,hyper=info,reqwest=info,rustls=info,sled=info",
     };
-    let filter = EnvFilter::try_from_env("MT_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .with_target(false)
-        .init();
+    logs::flush();
+    exit
 }

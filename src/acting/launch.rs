@@ -28,6 +28,7 @@ use crate::steps::accounts::AccountSetup;
 use crate::steps::ferry::AuthMethod;
 use crate::steps::{self, Setup, World};
 use crate::telemetry;
+use crate::telemetry::logs::{self, Labels};
 use crate::workflow::action::Action;
 use crate::workflow::definition::{ForEach, Interrupted, Mode, Step, Workflow};
 use crate::workflow::driver::{self, SessionPlan};
@@ -45,6 +46,9 @@ const LOOK_BACK: usize = 200;
 
 /// Runs younger than this are kept, and always the newest [`runs::LEAST_RUNS`].
 pub const KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Whoever sent a signal waits.
+const LOKI_AFTER_A_SIGNAL: Duration = Duration::from_secs(2);
 
 /// Redrawn so often on a terminal.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -139,6 +143,7 @@ impl Launcher {
 
     /// Starts a run, or resumes the one that was cut off in its place.
     pub async fn start(&self, order: Order) -> Result<ExitCode, Failed> {
+        self.open_log(&order.workflow);
         let cut_off = self.cut_off(&order).await;
         if let Some(resumable) = cut_off.iter().find(|c| c.resumable) {
             tracing::info!(run = %resumable.run.id, "resuming an interrupted run in place of a new one");
@@ -254,7 +259,25 @@ impl Launcher {
         self.drive(state, order, Some(why)).await
     }
 
+    fn open_log(&self, workflow: &Workflow) {
+        logs::open(&self.site.config, logs::executable(workflow.name.as_str()));
+    }
+
     async fn drive(&self, state: RunState, order: Order, unusable: Option<String>) -> Result<ExitCode, Failed> {
+        self.open_log(&order.workflow);
+        logs::set_run(Some(state.run.id));
+        crate::acting::log::began(&state);
+        let code = self.drive_to_its_end(state, order, unusable).await;
+        logs::set_run(None);
+        code
+    }
+
+    async fn drive_to_its_end(
+        &self,
+        state: RunState,
+        order: Order,
+        unusable: Option<String>,
+    ) -> Result<ExitCode, Failed> {
         let store = if unusable.is_some() { None } else { self.store.clone() };
         let places = &self.worker.places;
         let known = history::known(store.as_ref(), places, &state.run).await;
@@ -315,7 +338,11 @@ impl Launcher {
         let recorded = recorder.why_unrecorded().is_none();
         let state = recorder.with(Clone::clone);
         let store_in_use = store.as_ref().filter(|_| recorded);
-        tokio::join!(self.after(store_in_use), self.tell(store_in_use, &state, end, world.deliveries.all()));
+        tokio::join!(
+            self.after(store_in_use),
+            self.tell(store_in_use, &state, end, world.deliveries.all()),
+            self.tell_loki(&state)
+        );
         Ok(self.close(store.as_ref(), run, state, end, recorded).await)
     }
 
@@ -333,6 +360,19 @@ impl Launcher {
                 }
             }
             () = self.stop.token().cancelled_owned() => tracing::warn!("asked to stop: the metrics are not pushed"),
+        }
+    }
+
+    /// The lines of the session, for Loki. After a signal too, but then not for long.
+    async fn tell_loki(&self, state: &RunState) {
+        let Some(loki) = &self.site.config.loki else { return };
+        let labels = Labels {
+            command: logs::executable(state.run.workflow.as_str()).to_owned(),
+            environment: self.site.config.dev_environment_label.clone(),
+        };
+        let within = if self.stop.by().is_some() { LOKI_AFTER_A_SIGNAL } else { telemetry::BUDGET };
+        if tokio::time::timeout(within, logs::push(loki, &labels)).await.is_err() {
+            tracing::warn!(code = %logs::codes::LOKI, "Loki did not get this run's lines within {within:?}");
         }
     }
 

@@ -57,6 +57,24 @@ pub struct RunArgs {
     authmethod: Option<AuthMethod>,
     #[command(flatten)]
     notices: NoticeArgs,
+    #[command(flatten)]
+    sending: SendingArgs,
+}
+
+/// What is sent beside messages.
+#[derive(Clone, Debug, Args)]
+pub struct SendingArgs {
+    /// Send no lines of the log to Loki
+    #[arg(long)]
+    no_loki: bool,
+}
+
+impl SendingArgs {
+    fn apply(&self, site: &mut Site) {
+        if self.no_loki {
+            site.config.loki = None;
+        }
+    }
 }
 
 /// Who is told.
@@ -90,6 +108,8 @@ pub struct ResumeArgs {
     explain: bool,
     #[command(flatten)]
     notices: NoticeArgs,
+    #[command(flatten)]
+    sending: SendingArgs,
 }
 
 /// `--definition`
@@ -110,7 +130,8 @@ impl From<&NoticeArgs> for Notices {
 
 /// `mt run`
 pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, Failed> {
-    let site = Site::load(global).map_err(|e| super::of_config(&e))?;
+    let mut site = Site::load(global).map_err(|e| super::of_config(&e))?;
+    args.sending.apply(&mut site);
     let workflow = in_force(&site, &args.workflow)?;
     fits(args, &workflow)?;
     let selected = site.config.select(&args.services, &args.experiments).map_err(|e| {
@@ -203,7 +224,8 @@ fn of_diagnostics(diagnostics: &[Diagnostic]) -> Failed {
 
 /// `mt runs resume`
 pub fn resume(global: &Global, args: &ResumeArgs) -> Result<ExitCode, Failed> {
-    let site = Site::load(global).map_err(|e| super::of_config(&e))?;
+    let mut site = Site::load(global).map_err(|e| super::of_config(&e))?;
+    args.sending.apply(&mut site);
     if args.explain {
         return explain(global, &site, args);
     }

@@ -1,11 +1,14 @@
-//! What machines are told of a run when it has ended.
+//! What is told of a run beside what people see of it.
 //!
 //! | module | subject |
 //! |---|---|
+//! | [`logs`] | the log files, and Loki |
 //! | [`metrics`] | the pushgateway |
 
 use std::time::Duration;
 
+mod http;
+pub mod logs;
 pub mod metrics;
 
 /// All that follows a session to the outside, taken together, ends after this long: what has not gone out is given up.

@@ -1,14 +1,14 @@
 //! The text, sent to the pushgateway. Nothing that goes wrong here is more than a warning.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use prometheus::TEXT_FORMAT;
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Certificate, Client, Method, Response, Url, redirect};
+use reqwest::{Client, Method, Response, Url, redirect};
 
 use super::codes;
 use crate::redact;
+use crate::telemetry::http::{self, chain, without_password};
 use crate::workflow::code::Code;
 
 /// A gateway that takes longer is given up.
@@ -16,8 +16,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 /// So much of an answer is shown.
 const MOST_WORDS: usize = 200;
-/// Beside the authorities that are compiled in: what the machine trusts.
-const BUNDLES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
 /// What becomes of the metrics that the group has already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +97,7 @@ impl Gateway {
                 .connect_timeout(CONNECT_WITHIN)
                 .timeout(ANSWER_WITHIN)
         };
-        let trusted = if url.scheme() == "https" { authorities() } else { Vec::new() };
-        let client = trusted.into_iter().fold(builder(), reqwest::ClientBuilder::add_root_certificate).build();
-        // An authority that cannot be used must not spoil the others.
-        let client = client.or_else(|_| builder().build()).map_err(|error| wrong(chain(&error)))?;
+        let client = http::client(builder, &url).map_err(|error| wrong(chain(&error)))?;
         Ok(Self { client, url })
     }
 
@@ -167,35 +162,6 @@ fn url(host: &str, job: &str) -> Result<Url, String> {
     path.pop_if_empty().extend(["metrics", "job", job]);
     drop(path);
     Ok(url)
-}
-
-/// A user's name and password in an address are for the server alone.
-fn without_password(text: &str) -> String {
-    match text.rsplit_once('@') {
-        None => text.to_owned(),
-        Some((before, after)) => match before.split_once("://") {
-            Some((scheme, _)) => format!("{scheme}://{after}"),
-            None => after.to_owned(),
-        },
-    }
-}
-
-fn authorities() -> Vec<Certificate> {
-    let given = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let files = given.into_iter().chain(BUNDLES.iter().map(PathBuf::from));
-    let found = files.filter_map(|path| std::fs::read(path).ok()).next();
-    found.and_then(|text| Certificate::from_pem_bundle(&text).ok()).unwrap_or_default()
-}
-
-/// An error with its causes, without the address: the message has it already.
-fn chain(error: &reqwest::Error) -> String {
-    let mut text = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text.push(inner.to_string());
-        source = inner.source();
-    }
-    if text.is_empty() { error.to_string() } else { text.join(": ") }
 }
 
 #[cfg(test)]

@@ -1,0 +1,45 @@
+//! What every sender of telemetry needs of HTTP.
+
+use std::path::PathBuf;
+
+use reqwest::{Certificate, Client, ClientBuilder, Url};
+
+/// Beside the authorities that are compiled in: what the machine trusts.
+const BUNDLES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
+
+/// A client for this address, which trusts what the machine trusts.
+pub(super) fn client(builder: impl Fn() -> ClientBuilder, url: &Url) -> reqwest::Result<Client> {
+    let trusted = if url.scheme() == "https" { authorities() } else { Vec::new() };
+    let client = trusted.into_iter().fold(builder(), ClientBuilder::add_root_certificate).build();
+    // An authority that cannot be used must not spoil the others.
+    client.or_else(|_| builder().build())
+}
+
+/// A user's name and password in an address are for the server alone.
+pub(super) fn without_password(text: &str) -> String {
+    match text.rsplit_once('@') {
+        None => text.to_owned(),
+        Some((before, after)) => match before.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://{after}"),
+            None => after.to_owned(),
+        },
+    }
+}
+
+fn authorities() -> Vec<Certificate> {
+    let given = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let files = given.into_iter().chain(BUNDLES.iter().map(PathBuf::from));
+    let found = files.filter_map(|path| std::fs::read(path).ok()).next();
+    found.and_then(|text| Certificate::from_pem_bundle(&text).ok()).unwrap_or_default()
+}
+
+/// An error with its causes, without the address: the message has it already.
+pub(super) fn chain(error: &reqwest::Error) -> String {
+    let mut text = Vec::new();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        text.push(inner.to_string());
+        source = inner.source();
+    }
+    if text.is_empty() { error.to_string() } else { text.join(": ") }
+}

@@ -1,0 +1,227 @@
+//! The thread that writes: whoever has something to say hands it over and goes on.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tracing::Level;
+
+use super::codes;
+use super::files;
+use super::line::{About, Line};
+use super::loki::Entry;
+use crate::cli::output::write_err;
+use crate::config::{LogFiles, LogFormat};
+
+/// So many lines may wait for the disk; more are lost, and their number is written.
+const QUEUE: usize = 16_384;
+/// Written at once at most.
+const BATCH: usize = 64 * 1024;
+/// So many bytes are kept for Loki.
+const MOST_FOR_LOKI: usize = 4 * 1024 * 1024;
+
+/// What the thread is told.
+enum Order {
+    Line(Box<Line>),
+    /// Everything before this is written; then the answer comes.
+    Flush(Sender<()>),
+    /// What Loki has not got yet.
+    ForLoki(oneshot::Sender<Vec<Entry>>),
+}
+
+/// The way to the thread. It ends when the last of these is gone.
+#[derive(Clone)]
+pub(super) struct Writer {
+    orders: SyncSender<Order>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Writer {
+    /// Opens the files and starts the thread. What cannot be opened is said on stderr once, and left out.
+    pub fn start(files: &LogFiles, format: LogFormat, loki: bool) -> io::Result<Self> {
+        let mut failed = Vec::new();
+        let mut open = |path: &Option<PathBuf>| {
+            let path = path.clone()?;
+            match files::open(&path) {
+                Ok(file) => Some(Output { file, path, buffer: Vec::new(), broken: false }),
+                Err(why) => {
+                    failed.push((path, why));
+                    None
+                }
+            }
+        };
+        let debugfile = open(&files.debugfile);
+        // One file for both gets every line once.
+        let logfile = if files.logfile == files.debugfile { None } else { open(&files.logfile) };
+        if !failed.is_empty() {
+            write_err(&format!("warning[{}]: {}\n", codes::LOG_FILE, files::complaint(&failed)));
+        }
+        let (orders, received) = sync_channel(QUEUE);
+        let lost = Arc::new(AtomicU64::new(0));
+        let thread =
+            Thread { logfile, debugfile, format, lost: lost.clone(), loki: loki.then(Vec::new), loki_bytes: 0 };
+        thread::Builder::new().name("mt-log".to_owned()).spawn(move || thread.run(&received))?;
+        Ok(Self { orders, lost })
+    }
+
+    /// Hands a line over. Never waits.
+    pub fn line(&self, line: Line) {
+        match self.orders.try_send(Order::Line(Box::new(line))) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Full(_)) => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Returns when everything is written, or after this long.
+    pub fn flush(&self, within: Duration) {
+        let (done, is_done) = channel();
+        // The queue may be full: the thread then makes room, or the disk hangs.
+        let deadline = Instant::now() + within;
+        let mut order = Order::Flush(done);
+        while let Err(TrySendError::Full(back)) = self.orders.try_send(order) {
+            if Instant::now() >= deadline {
+                return;
+            }
+            order = back;
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ = is_done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+
+    /// What Loki has not got yet; nothing if the thread cannot keep up.
+    pub async fn for_loki(&self) -> Vec<Entry> {
+        let (sender, receiver) = oneshot::channel();
+        match self.orders.try_send(Order::ForLoki(sender)) {
+            Ok(()) => receiver.await.unwrap_or_default(),
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+/// One file.
+struct Output {
+    file: File,
+    path: PathBuf,
+    buffer: Vec<u8>,
+    /// The last write failed, and that has been said.
+    broken: bool,
+}
+
+impl Output {
+    fn add(&mut self, line: &str) {
+        self.buffer.extend_from_slice(line.as_bytes());
+        self.buffer.push(b'\n');
+        if self.buffer.len() >= BATCH {
+            self.write();
+        }
+    }
+
+    fn write(&mut self) {
+        if self.buffer.is_empty() {
+            return;
+        }
+        match self.file.write_all(&self.buffer) {
+            Ok(()) => self.broken = false,
+            Err(error) => {
+                if !self.broken {
+                    let complaint = files::complaint(&[(self.path.clone(), error)]);
+                    write_err(&format!("warning[{}]: {complaint}\n", codes::LOG_FILE));
+                }
+                self.broken = true;
+            }
+        }
+        self.buffer.clear();
+    }
+}
+
+struct Thread {
+    logfile: Option<Output>,
+    debugfile: Option<Output>,
+    format: LogFormat,
+    lost: Arc<AtomicU64>,
+    loki: Option<Vec<Entry>>,
+    loki_bytes: usize,
+}
+
+impl Thread {
+    fn run(mut self, orders: &Receiver<Order>) {
+        while let Ok(order) = orders.recv() {
+            self.obey(order);
+            // Whatever waits goes into the same write.
+            while let Ok(order) = orders.try_recv() {
+                self.obey(order);
+            }
+            self.say_what_was_lost();
+            self.write();
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Line(line) => self.line(&line),
+            Order::Flush(done) => {
+                self.say_what_was_lost();
+                self.write();
+                // Whoever asked may have lost patience.
+                let _ = done.send(());
+            }
+            Order::ForLoki(sender) => {
+                self.loki_bytes = 0;
+                let _ = sender.send(self.loki.as_mut().map(std::mem::take).unwrap_or_default());
+            }
+        }
+    }
+
+    fn line(&mut self, line: &Line) {
+        let rendered = line.render(self.format);
+        if let Some(debugfile) = &mut self.debugfile {
+            debugfile.add(&rendered);
+        }
+        if line.level > Level::INFO {
+            return;
+        }
+        if let Some(logfile) = &mut self.logfile {
+            logfile.add(&rendered);
+        }
+        if let Some(entries) = &mut self.loki
+            && self.loki_bytes < MOST_FOR_LOKI
+        {
+            // Loki's users search with `| logfmt` or `| json`.
+            let text = match self.format {
+                LogFormat::Text => line.render(LogFormat::Logfmt),
+                LogFormat::Logfmt | LogFormat::Json => rendered,
+            };
+            self.loki_bytes += text.len();
+            entries.push(Entry { at: line.at, line: text });
+        }
+    }
+
+    fn say_what_was_lost(&mut self) {
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        if lost > 0 {
+            self.line(&Line {
+                at: Timestamp::now(),
+                level: Level::WARN,
+                library: None,
+                about: About::default(),
+                message: "lines of this log were lost: the disk could not keep up".to_owned(),
+                fields: vec![("lost", lost.into())],
+            });
+        }
+    }
+
+    fn write(&mut self) {
+        for output in [&mut self.logfile, &mut self.debugfile].into_iter().flatten() {
+            output.write();
+        }
+    }
+}
