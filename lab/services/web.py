@@ -5,10 +5,10 @@
                                  laboratory's CA or "Authorization: Bearer <token of the issuer>", whose signature is checked with
                                  the key that the issuer publishes (the other server here); otherwise it gets 401.
     web.py web ADDRESS PORT      POST /services/... = Slack's incoming webhook (answers "ok", or 400 "invalid_payload" for
-                                 what is not JSON); GET /<issuer>/.well-known/openid-configuration and /<issuer>/jwks
+                                 what is not JSON); POST /loki/api/v1/push = Loki (answers 204, or 400); GET /<issuer>/.well-known/openid-configuration and /<issuer>/jwks
 
-Every request is a line of JSON in $LAB/out/ferry.jsonl or slack.jsonl. Bearer tokens are not recorded, only that there was one.
-Faults, read from $LAB/faults/ferry and $LAB/faults/slack at every request: `status CODE` answers that code, `hang SECONDS`
+Every request is a line of JSON in $LAB/out/ferry.jsonl, slack.jsonl or loki.jsonl. Bearer tokens are not recorded, only that there was one.
+Faults, read from $LAB/faults/ferry, slack and loki at every request: `status CODE` answers that code, `hang SECONDS`
 waits before the usual answer, `raw TEXT` answers 200 and TEXT.
 """
 import json
@@ -115,6 +115,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode(errors="replace")
+        if KIND == "web" and self.path == "/loki/api/v1/push":
+            return self.loki(body)
         if KIND != "web" or not self.path.startswith("/services/"):
             return self.reply(404, "not found", "text/plain")
         self.record("slack", path=self.path, body=body)
@@ -125,6 +127,19 @@ class Handler(BaseHTTPRequestHandler):
         except ValueError:
             return self.reply(400, "invalid_payload", "text/plain")
         return self.reply(200, "ok", "text/plain")
+
+    def loki(self, body):
+        self.record("loki", path=self.path, body=body)
+        if self.faulted("loki"):
+            return None
+        try:
+            # Labels, and for every line its time in nanoseconds, as text.
+            for stream in json.loads(body)["streams"]:
+                named = {str(name): str(value) for name, value in stream["stream"].items()}
+                assert named and all(int(at) > 10**18 and isinstance(line, str) for at, line in stream["values"])
+        except (ValueError, KeyError, TypeError, AssertionError) as error:
+            return self.reply(400, f"cannot read the request: {error!r}", "text/plain")
+        return self.reply(204, "", "text/plain")
 
 
 server = ThreadingHTTPServer((ADDRESS, PORT), Handler)
