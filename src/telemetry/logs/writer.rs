@@ -225,3 +225,68 @@ impl Thread {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(message: &str) -> Line {
+        Line {
+            at: Timestamp::UNIX_EPOCH,
+            level: Level::INFO,
+            library: None,
+            about: About::default(),
+            message: message.to_owned(),
+            fields: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_flush_comes_back_when_everything_said_before_is_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        // One file for both: every line is there once.
+        let files = LogFiles { logfile: Some(path.clone()), debugfile: Some(path.clone()) };
+        let writer = Writer::start(&files, LogFormat::Text, false).unwrap();
+        for number in 0..5_000 {
+            writer.line(line(&format!("number {number}")));
+        }
+        writer.flush(Duration::from_secs(60));
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 5_000);
+        assert!(text.ends_with("number 4999\n"));
+    }
+
+    #[test]
+    fn who_says_something_never_waits_and_what_is_lost_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        // Nobody takes the lines: the disk hangs.
+        let (orders, received) = sync_channel(2);
+        let lost = Arc::new(AtomicU64::new(0));
+        let writer = Writer { orders, lost: lost.clone() };
+        for number in 0..5 {
+            writer.line(line(&format!("number {number}")));
+        }
+        let file = files::open(&path).unwrap();
+        let logfile = Some(Output { file, path: path.clone(), buffer: Vec::new(), broken: false });
+        drop(writer);
+        Thread { logfile, debugfile: None, format: LogFormat::Logfmt, lost, loki: None, loki_bytes: 0 }.run(&received);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let said: Vec<_> = text.lines().map(|line| line.split_once("msg=").unwrap().1).collect();
+        let lost = "\"lines of this log were lost: the disk could not keep up\" lost=3";
+        assert_eq!(said, ["\"number 0\"", "\"number 1\"", lost]);
+    }
+
+    #[test]
+    fn loki_gets_what_the_info_file_gets_each_line_once() {
+        let writer = Writer::start(&LogFiles::default(), LogFormat::Text, true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        writer.line(line("one"));
+        writer.line(Line { level: Level::DEBUG, ..line("two") });
+        let got = runtime.block_on(writer.for_loki());
+        assert_eq!(got.len(), 1);
+        assert_eq!(got[0].line, "time=1970-01-01T00:00:00.000Z level=info msg=one");
+        assert_eq!(runtime.block_on(writer.for_loki()), []);
+    }
+}
