@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use managed_tokens::cli::{Cli, output};
+use managed_tokens::cli::{old_names, output};
 use managed_tokens::private_dir;
 use managed_tokens::telemetry::logs;
 
 fn main() -> ExitCode {
     private_dir::set_umask();
-    let cli = match Cli::try_parse() {
+    let cli = match old_names::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no errors, and a reader that has gone away is none either.

@@ -9,6 +9,7 @@ pub mod error;
 pub mod exit;
 pub mod explain;
 pub mod explain_resume;
+pub mod old_names;
 pub mod output;
 pub mod progress;
 pub mod run;
@@ -70,6 +71,9 @@ enum Command {
     },
     /// The manual page, on stdout
     Man,
+    /// `token-push --list-services`
+    #[command(hide = true)]
+    ListServiceNames,
 }
 
 impl Cli {
@@ -105,6 +109,7 @@ impl Cli {
                 printed(|out, err| config::run(*command, &about_configuration(global, &environment), out, err))
             }
             Command::Uids(command) => uids::run(global, command),
+            Command::ListServiceNames => old_names::list_service_names(global),
             Command::Explain(args) => printed(|out, err| explain::run(args, out, err)),
             Command::Completions { shell } => {
                 let mut text = Vec::new();
