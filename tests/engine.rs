@@ -53,6 +53,20 @@ impl Run {
         self.session(state).await
     }
 
+    /// The run after a signal at this moment.
+    async fn stopped_after(&self, moment: Duration) -> RunState {
+        let state = begin(created(&self.workflow, &self.names(), self.mode));
+        let recorder = Arc::new(Recorder::unrecorded(state, "a test", None));
+        let plan = plan(&self.workflow, &self.stage, &self.names(), self.leases.path());
+        let stop = plan.stop.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(moment).await;
+            stop.cancel();
+        });
+        drive(recorder.clone(), plan).await.unwrap();
+        recorder.with(Clone::clone)
+    }
+
     /// One more session of the run.
     async fn resume(&self, mut state: RunState) -> (RunState, SessionEnd) {
         let mut apply = |fact, session| {
@@ -308,6 +322,29 @@ async fn what_vanished_from_the_configuration_is_gone_and_neither_success_nor_fa
     assert_eq!(run.stage.calls_of("push"), []);
     assert_eq!(step_of(&resumed, "dune", "push").targets[1].status, StepStatus::Gone);
     assert_eq!(resumed.run.status, RunStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_was_cut_off_at_a_target_that_has_vanished_since_is_as_good_as_its_other_targets() {
+    let run = Run::of(&["dune"]);
+    run.stage.play("dune", "push", "node2", &[Play::Hang]);
+    let state = run.stopped_after(3 * SECOND).await;
+    assert_eq!(step_of(&state, "dune", "push").status, StepStatus::Pending);
+    run.stage.unconfigured.lock().unwrap().insert("node2".into());
+    let (resumed, _) = run.resume(state).await;
+    assert_eq!(step_of(&resumed, "dune", "push").status, StepStatus::Succeeded);
+    assert_eq!(resumed.run.status, RunStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_the_present_definition_leaves_out_keeps_the_outcome_it_has() {
+    let mut run = Run::of(&["dune"]);
+    run.stage.play("dune", "push", "node2", &[Play::Fail(Class::Permanent, SECOND)]);
+    let (state, _) = run.go().await;
+    run.step("push").when = vec![Mode::Test];
+    let (resumed, end) = run.resume(state).await;
+    assert_eq!(end, SessionEnd::Finished);
+    assert_eq!(step_of(&resumed, "dune", "push").status, StepStatus::Failed);
 }
 
 #[tokio::test(start_paused = true)]
