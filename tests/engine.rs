@@ -423,6 +423,20 @@ async fn an_action_that_panics_fails_its_own_target_alone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_defect_in_one_machine_keeps_no_other_from_its_end_and_the_run_can_be_resumed() {
+    let run = Run::of(&["dune", "mu2e"]);
+    *run.stage.cursed.lock().unwrap() = Some("dune".to_owned());
+    run.stage.play("mu2e", "push", "*", &[Play::Succeed(SECOND)]);
+    let state = begin(created(&run.workflow, &run.names(), run.mode));
+    let recorder = Arc::new(Recorder::unrecorded(state, "a test", None));
+    let plan = plan(&run.workflow, &run.stage, &run.names(), run.leases.path());
+    drive(recorder.clone(), plan).await.unwrap_err();
+    let state = recorder.with(Clone::clone);
+    assert_eq!(state.machines[&Subject::new("mu2e")].status, MachineStatus::Succeeded);
+    assert_eq!(state.run.status, RunStatus::Interrupted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_subjects_end() {
     let names: Vec<String> = (0..1000).map(|i| format!("svc{i:04}")).collect();
     let run = Run::of(&names.iter().map(String::as_str).collect::<Vec<_>>());

@@ -160,8 +160,17 @@ pub async fn drive(recorder: Arc<Recorder>, plan: SessionPlan) -> Result<Session
         let (session, over) = (session.clone(), over.clone());
         machines.spawn(async move { machine::run(&session, &over, &subject).await });
     }
+    let mut defect = None;
     while let Some(ended) = machines.join_next().await {
-        ended??;
+        if let Err(error) = ended.map_err(DriveError::from).and_then(|ended| ended) {
+            // The others have nothing to do with it: they go on to their ends.
+            tracing::error!("{error}");
+            defect.get_or_insert(error);
+        }
+    }
+    if let Some(defect) = defect {
+        session.end(SessionEnd::Interrupted).await?;
+        return Err(defect);
     }
     if over.why() == Some(Why::Stopped) {
         return session.end(SessionEnd::Interrupted).await;
