@@ -27,6 +27,10 @@ use crate::workflow::id::{Subject, TargetName};
 /// Its name in workflow files.
 pub const NAME: &str = "GetVaultToken";
 
+/// How long the vault may take to say whether it takes a token that is to stand in. Less than the engine waits for one: a
+/// vault that is slow to answer must not be the end of it.
+const ASK_FOR: Duration = Duration::from_secs(2);
+
 /// What is recorded of a token: enough to know it again, nothing to use it with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detail {
@@ -213,10 +217,10 @@ impl GetVaultToken {
                 continue;
             }
             if let (Some(server), Ok(token)) = (&server, token_file::read(&staged)) {
-                match self.world.vault.lookup(server, &token).await {
-                    Lookup::Refused => continue,
-                    Lookup::Expires(at) => self.world.learn_expiry(&fingerprint, at),
-                    Lookup::Lasting | Lookup::Unknown(_) => {}
+                match tokio::time::timeout(ASK_FOR, self.world.vault.lookup(server, &token)).await {
+                    Ok(Lookup::Refused) => continue,
+                    Ok(Lookup::Expires(at)) => self.world.learn_expiry(&fingerprint, at),
+                    Ok(Lookup::Lasting | Lookup::Unknown(_)) | Err(_) => {}
                 }
             }
             let note = match self.world.expiry(&fingerprint) {

@@ -93,6 +93,54 @@ async fn a_vault_outage_lets_the_kept_token_stand_in() {
     assert_eq!(get.stand_in(&attempt("-"), &human).await, None);
 }
 
+/// A vault that takes connections and never answers. It ends with its stdin.
+fn mute_vault(bench: &Bench) -> (std::process::Child, String) {
+    use std::io::BufRead;
+    let file = |name: &str| bench.path(name).to_str().unwrap().to_owned();
+    let (ca, ca_key, own, own_key) = (file("ca.pem"), file("ca.key"), file("vault.pem"), file("vault.key"));
+    let make = |rest: &[&str]| {
+        let common = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+        let made = std::process::Command::new("openssl").args(common).args(rest).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+    };
+    make(&["-subj", "/CN=ca", "-keyout", &ca_key, "-out", &ca]);
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:localhost"];
+    make(
+        &[["-subj", "/CN=vault", "-CA", &ca, "-CAkey", &ca_key, "-keyout", &own_key, "-out", &own].as_slice(), &leaf]
+            .concat(),
+    );
+    let mut server = std::process::Command::new("openssl")
+        .args(["s_server", "-accept", "127.0.0.1:0", "-cert", &own, "-key", &own_key])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(server.stdout.take().unwrap()).lines();
+    let place = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT 127.0.0.1:").map(str::to_owned)).unwrap();
+    std::thread::spawn(move || lines.for_each(drop));
+    (server, format!("localhost:{place}"))
+}
+
+#[tokio::test]
+async fn a_vault_that_takes_connections_and_never_answers_does_not_keep_the_kept_token_from_standing_in() {
+    let mut bench = Bench::new();
+    keep(&bench.kept(), TOKEN);
+    let (mut vault, place) = mute_vault(&bench);
+    bench.service.vault_server = Some(place);
+    bench.variables.push(("SSL_CERT_FILE".to_owned(), bench.path("ca.pem").to_str().unwrap().to_owned()));
+    let get = action("GetVaultToken", &bench.world());
+    // A failure that says nothing of the vault's connections, so that it is asked.
+    let failure = Failure::new(Class::Transient, AUTHENTICATION_NEEDED, "internal server error");
+    // As the engine does it.
+    let within = crate::workflow::driver::STAND_IN_WITHIN;
+    let found = tokio::time::timeout(within, get.stand_in(&attempt("-"), &failure)).await;
+    vault.kill().unwrap();
+    vault.wait().unwrap();
+    let note = found.expect("in time").expect("a stand-in").note.unwrap();
+    assert!(note.contains("its expiry is not known"), "{note}");
+}
+
 #[tokio::test]
 async fn a_token_known_to_have_expired_does_not_stand_in() {
     let mut bench = Bench::new();

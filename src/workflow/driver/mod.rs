@@ -26,6 +26,8 @@ use super::id::{RunId, StepName, Subject};
 use super::lease::Leases;
 use super::recorder::Recorder;
 use over::{Over, Why};
+#[cfg(test)]
+pub(crate) use step::STAND_IN_WITHIN;
 
 /// What the engine says itself about a failed attempt.
 pub mod codes {
