@@ -63,6 +63,19 @@ async fn the_sites_options_come_before_our_own() {
 }
 
 #[tokio::test]
+async fn an_htcondor_configuration_that_hangs_is_waited_for_once_and_not_by_one_service_after_the_other() {
+    let bench = Bench::new();
+    bench.script("condor_config_val", "exec sleep 60");
+    let world = bench.world();
+    let cancel = CancellationToken::new();
+    for _ in 0..3 {
+        let options = crate::steps::vault_options::resolve(&world, &bench.service, &cancel).await.unwrap();
+        assert_eq!(options.server, "vault.lab.test");
+    }
+    assert_eq!(bench.log("condor_config_val").lines().count(), 1);
+}
+
+#[tokio::test]
 async fn onboarding_lets_htgettoken_ask_a_person_and_nothing_else_does() {
     let mut bench = Bench::new();
     bench.htgettoken(TOKEN);
