@@ -37,6 +37,28 @@ async fn a_kept_token_is_given_to_htgettoken_which_decides() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_a_kept_files_lock_keeps_nobody_else_from_working() {
+    let mut bench = Bench::new();
+    keep(&bench.kept(), OTHER);
+    bench.htgettoken(TOKEN);
+    // Nothing is asked for before the kept file.
+    bench.variables.push(("_condor_SEC_CREDENTIAL_GETTOKEN_OPTS".to_owned(), "-a vault.lab.test".to_owned()));
+    let name = format!(".{}.lock", bench.kept().file_name().unwrap().to_str().unwrap());
+    let lock = bench.kept().with_file_name(name);
+    let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock).unwrap();
+    lock.lock().unwrap();
+    let world = bench.world();
+    // One thread for both: the lock is let go only if the other task is let in.
+    let (result, ()) = tokio::join!(try_once("GetVaultToken", "-", &world), async {
+        tokio::task::yield_now().await;
+        drop(lock);
+    });
+    result.unwrap();
+    let staged = world.service(Some(&subject())).unwrap().shared().token.unwrap().staged;
+    assert_eq!(fs::read_to_string(staged).unwrap().trim(), OTHER, "the kept token was used");
+}
+
+#[tokio::test]
 async fn a_kept_file_that_cannot_be_trusted_or_replaced_is_a_note() {
     let bench = Bench::new();
     fs::create_dir(bench.kept()).unwrap();
