@@ -140,7 +140,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, Failed> {
         notices: Notices::from(&args.notices),
     };
     let worker = Worker::enter(&site.state_dir)?;
-    runtime()?.block_on(async {
+    act(async {
         let launcher = Launcher::new(site, worker).await?;
         let code = launcher.start(order).await;
         launcher.leave();
@@ -161,6 +161,15 @@ fn fits(args: &RunArgs, workflow: &Workflow) -> Result<(), Failed> {
             Err(Failed::new(codes::USAGE, message).next("mt run --help").exit(ExitCode::Usage))
         }
     }
+}
+
+/// Runs the work on a runtime of its own. When it has ended, nothing is waited for any more, such as a look at a file server
+/// that hangs.
+fn act(work: impl Future<Output = Result<ExitCode, Failed>>) -> Result<ExitCode, Failed> {
+    let runtime = runtime()?;
+    let code = runtime.block_on(work);
+    runtime.shutdown_background();
+    code
 }
 
 /// The selecting arguments, sorted and without repetition.
@@ -208,7 +217,7 @@ pub fn resume(global: &Global, args: &ResumeArgs) -> Result<ExitCode, Failed> {
         return explain(global, &site, args);
     }
     let worker = Worker::enter(&site.state_dir)?;
-    runtime()?.block_on(async {
+    act(async {
         let launcher = Launcher::new(site, worker).await?;
         let code = resume_all(&launcher, args).await;
         launcher.leave();
@@ -425,4 +434,20 @@ fn whole(machine: &crate::workflow::run::Machine, plan: &[PlannedStep], why: Str
         what: crate::workflow::resume::What::Gone,
         why,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_hangs_in_the_kernel_does_not_keep_the_command_from_its_end() {
+        let (free, held) = std::sync::mpsc::channel::<()>();
+        let code = act(async {
+            drop(tokio::task::spawn_blocking(move || held.recv()));
+            Ok(ExitCode::Success)
+        });
+        assert_eq!(code.unwrap(), ExitCode::Success);
+        drop(free);
+    }
 }
