@@ -99,7 +99,7 @@ fn check(loaded: &Result<Config, LoadError>, format: OutputFormat) -> String {
     let none: &[Remark] = &[];
     let (mistakes, warnings) = match loaded {
         Ok(config) => (none, config.warnings.as_slice()),
-        Err(LoadError::Invalid { mistakes, warnings }) => (mistakes.as_slice(), warnings.as_slice()),
+        Err(LoadError::Invalid { mistakes, warnings, .. }) => (mistakes.as_slice(), warnings.as_slice()),
         Err(LoadError::NotFound { .. } | LoadError::Unreadable { .. } | LoadError::UnknownFormat { .. }) => {
             (none, none)
         }
@@ -230,6 +230,7 @@ fn global(config: &Config) -> Vec<Effective> {
     // Whoever knows the webhook's URL can post.
     let hidden =
         |recipients: &config::Recipients| json!(recipients.slack_alerts_url.as_ref().map(|_| "(set, not shown)"));
+    let login = config.email.as_ref().and_then(|email| email.login.as_ref());
     let (email, ferry, timeouts) = (config.email.as_ref(), &config.ferry, &config.timeouts);
     let mut values: Vec<(String, Value)> = vec![
         ("errorCountToSendMessage".into(), json!(config.error_count_to_send_message)),
@@ -265,6 +266,13 @@ fn global(config: &Config) -> Vec<Effective> {
         ("email.from".into(), json!(email.map(|email| &email.from))),
         ("email.smtpHost".into(), json!(email.map(|email| &email.smtp_host))),
         ("email.smtpPort".into(), json!(email.map(|email| email.smtp_port))),
+        ("email.tls".into(), json!(email.map(|email| email.tls))),
+        ("email.username".into(), json!(login.map(|login| &login.username))),
+        ("email.passwordFile".into(), json!(login.map(|login| &login.password_file))),
+        ("email.caFile".into(), json!(email.map(|email| &email.ca_file))),
+        ("templates.adminMail".into(), json!(config.templates.admin_mail)),
+        ("templates.stakeholderMail".into(), json!(config.templates.stakeholder_mail)),
+        ("templates.slack".into(), json!(config.templates.slack)),
         ("prometheus.host".into(), json!(config.prometheus.as_ref().map(|prometheus| &prometheus.host))),
         ("prometheus.jobname".into(), json!(config.prometheus_job())),
         ("tracing.url".into(), json!(config.tracing.as_ref().map(|tracing| &tracing.url))),

@@ -184,11 +184,7 @@ enum Temper {
 /// A mail server: where it listens, and what it was told.
 async fn server(temper: Temper) -> (Email, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let email = Email {
-        from: "managed-tokens@lab.test".to_owned(),
-        smtp_host: "127.0.0.1".to_owned(),
-        smtp_port: listener.local_addr().unwrap().port(),
-    };
+    let email = Email::plain("managed-tokens@lab.test", "127.0.0.1", listener.local_addr().unwrap().port());
     let heard = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&heard);
     tokio::spawn(async move {
@@ -341,7 +337,7 @@ async fn a_server_that_is_not_there_is_tried_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let smtp_port = listener.local_addr().unwrap().port();
     drop(listener);
-    let email = Email { from: "a@lab.test".to_owned(), smtp_host: "127.0.0.1".to_owned(), smtp_port };
+    let email = Email::plain("a@lab.test", "127.0.0.1", smtp_port);
     let failure = notify(Some(email), &waiting()).await.unwrap_err();
     assert_eq!((failure.class, failure.code), (Class::Transient, MAIL_UNREACHABLE), "{failure:?}");
     assert!(failure.message.contains("Connection refused"), "{failure:?}");
