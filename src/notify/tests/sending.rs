@@ -1,4 +1,4 @@
-//! What mails say, and what becomes of them with servers of every temper. The servers speak real SMTP over real sockets.
+//! What becomes of mails with servers of every temper. The servers speak real SMTP over real sockets.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,165 +11,17 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::{DueCounter, Kind, Outbox, OutboxEntry, OutboxError, OutboxStatus, prepare};
-use crate::config::Email;
+use super::*;
+use crate::config::{Email, MailLogin, MailTls};
+use crate::notify::codes::{MAIL_TLS, PASSWORD_FILE};
+use crate::notify::{Outbox, OutboxError, OutboxStatus};
+use crate::redact::Secret;
 use crate::steps::codes::*;
 use crate::steps::environment::Snapshot;
 use crate::steps::notify::Notify;
 use crate::steps::{Setup, World};
 use crate::workflow::action::{Action, Attempt, AttemptResult, Class};
-use crate::workflow::definition::{CountsAs, ForEach, Mode, OnFailure, Per};
-use crate::workflow::event::{PlannedStep, Selection, SessionStarted};
-use crate::workflow::id::{ProcessId, RunId, StepName, Subject, TargetName, WorkflowName};
-use crate::workflow::run::{Machine, Run, RunState, Session, StepState, TargetState};
-use crate::workflow::status::{MachineStatus, RunStatus, StepStatus};
-
-const RUN: &str = "01K4Q8VTP00000000000000000";
-
-fn at() -> Timestamp {
-    "2026-09-03T13:58:00Z".parse().unwrap()
-}
-
-/// A run of two services, mu2e_production with three nodes.
-fn state() -> RunState {
-    let push = PlannedStep {
-        name: StepName::new("push"),
-        action: "Push".to_owned(),
-        per: Per::Node,
-        counts_as: CountsAs::Push,
-        on_failure: OnFailure::Continue,
-    };
-    let target = |n| TargetState {
-        name: TargetName::new(format!("mu2e0{n}.fnal.gov")),
-        status: StepStatus::Failed,
-        attempts: vec![],
-    };
-    let step = StepState {
-        name: push.name.clone(),
-        status: StepStatus::Failed,
-        targets: (1..=3).map(target).collect(),
-        why: None,
-    };
-    let machine = |name: &str, steps| Machine {
-        subject: Subject::new(name),
-        status: MachineStatus::Failed,
-        started_at: None,
-        ended_at: None,
-        steps,
-        other_run: None,
-    };
-    let machines = [machine("mu2e_production", vec![step]), machine("nova_production", vec![])];
-    let by = SessionStarted {
-        process: ProcessId(RUN.parse().unwrap()),
-        host: "mt01".to_owned(),
-        boot_id: String::new(),
-        pid: 1,
-        trigger: "cron".to_owned(),
-        trace: None,
-    };
-    RunState {
-        run: Run {
-            id: RUN.parse().unwrap(),
-            workflow: WorkflowName::new("token-push"),
-            definition: String::new(),
-            for_each: ForEach::Service,
-            mode: Mode::Normal,
-            selection: Selection::default(),
-            status: RunStatus::Running,
-            started_at: at(),
-            ended_at: None,
-            sessions: vec![Session { number: 1, by, started_at: at(), ended_at: None, end: None }],
-            tally: BTreeMap::new(),
-            plan: vec![push],
-            steps: vec![],
-            superseded_by: None,
-            events: 0,
-        },
-        machines: machines.into_iter().map(|machine| (machine.subject.clone(), machine)).collect(),
-    }
-}
-
-fn push(node: &str) -> DueCounter {
-    DueCounter {
-        subject: Subject::new("mu2e_production"),
-        target: Some(TargetName::new(node)),
-        value: 3,
-        kind: Kind::Push,
-        message: format!("ssh: connect to host {node} port 22: Connection refused"),
-        next: Some("look at the node; then  mt runs resume".to_owned()),
-        failing_runs: 6,
-        failing_since: Some(at()),
-    }
-}
-
-fn setup() -> DueCounter {
-    DueCounter {
-        subject: Subject::new("nova_production"),
-        target: None,
-        value: 3,
-        kind: Kind::Setup,
-        message: "get-vault-token: the vault holds no usable refresh token for this service".to_owned(),
-        next: Some("mt run token-push --onboard -s nova_production".to_owned()),
-        failing_runs: 3,
-        failing_since: Some(at()),
-    }
-}
-
-fn entries(due: &[DueCounter]) -> Vec<OutboxEntry> {
-    prepare(&state(), 2, due, "managed-tokens@lab.test", &["admin@lab.test".to_owned(), "second@lab.test".to_owned()])
-}
-
-#[test]
-fn the_subject_is_the_answer() {
-    let subject = |due: &[DueCounter]| entries(due).remove(0).subject;
-    let one = "[managed tokens] mu2e_production: token not refreshed on 1 of 3 nodes for 3 runs";
-    assert_eq!(subject(&[push("mu2e03.fnal.gov")]), one);
-    let setup_only = "[managed tokens] nova_production: get-vault-token: the vault holds no usable refresh token for this service (3 runs in a row)";
-    assert_eq!(subject(&[setup()]), setup_only);
-    let both = "[managed tokens] errors of 2 services: mu2e_production, nova_production";
-    assert_eq!(subject(&[setup(), push("mu2e03.fnal.gov")]), both);
-}
-
-#[test]
-fn the_text_is_grouped_by_service_with_setup_before_the_table_of_nodes() {
-    let mut own = setup();
-    own.subject = Subject::new("mu2e_production");
-    let body = entries(&[push("mu2e03.fnal.gov"), setup(), push("mu2e1.fnal.gov"), own]).remove(0).body;
-    let expected = "\
-token-push on mt01, run of 2026-09-03 13:58 UTC
-
-mu2e_production
-  get-vault-token: the vault holds no usable refresh token for this service
-    failing for 3 runs, since 2026-09-03 13:58 UTC
-    next: mt run token-push --onboard -s nova_production
-  Node             Runs  Error
-  mu2e03.fnal.gov     6  ssh: connect to host mu2e03.fnal.gov port 22: Connection refused
-  mu2e1.fnal.gov      6  ssh: connect to host mu2e1.fnal.gov port 22: Connection refused
-    next: look at the node; then mt runs resume
-
-nova_production
-  get-vault-token: the vault holds no usable refresh token for this service
-    failing for 3 runs, since 2026-09-03 13:58 UTC
-    next: mt run token-push --onboard -s nova_production
-
-mt runs show 01k4q8vtp00000000000000000
-";
-    assert_eq!(body, expected);
-}
-
-#[test]
-fn nothing_due_or_nobody_to_tell_makes_no_mail() {
-    assert_eq!(entries(&[]), []);
-    assert_eq!(prepare(&state(), 1, &[setup()], "a@b", &[]), []);
-}
-
-#[test]
-fn the_message_id_is_that_of_run_session_and_group() {
-    let entry = entries(&[setup()]).remove(0);
-    assert_eq!(entry.message_id, "<01k4q8vtp00000000000000000.2.admins@lab.test>");
-    assert_eq!(entry.reports.len(), 1);
-    assert_eq!((entry.reports[0].value, entry.reports[0].counter.target.as_ref()), (3, None));
-}
+use crate::workflow::id::RunId;
 
 /// How a server behaves.
 #[derive(Clone, Copy)]
@@ -177,6 +29,7 @@ enum Temper {
     Good,
     RefusesSender,
     RefusesOneRecipient,
+    SaysNothingToMail,
     SaysLater,
     HangsUpAfterTheText,
 }
@@ -200,6 +53,7 @@ async fn server(temper: Temper) -> (Email, Arc<Mutex<Vec<String>>>) {
                     _ if in_text && line != "." => continue,
                     Temper::HangsUpAfterTheText if in_text => break,
                     _ if in_text => "250 taken",
+                    Temper::SaysNothingToMail if upper.starts_with("MAIL") => continue,
                     Temper::RefusesSender if upper.starts_with("MAIL") => "550 5.7.1 not from you",
                     Temper::SaysLater if upper.starts_with("MAIL") => "451 4.3.0 later",
                     Temper::RefusesOneRecipient if upper.contains("SECOND@") => "550 5.1.1 no such user",
@@ -219,11 +73,13 @@ async fn server(temper: Temper) -> (Email, Arc<Mutex<Vec<String>>>) {
 #[derive(Default)]
 struct Kept(Mutex<Vec<OutboxEntry>>);
 
+type Marked<'a, T> = BoxFuture<'a, Result<T, OutboxError>>;
+
 impl Kept {
-    fn set(&self, entry: &OutboxEntry, status: OutboxStatus) -> BoxFuture<'_, Result<(), OutboxError>> {
+    fn set<T: Send + 'static>(&self, entry: &OutboxEntry, status: OutboxStatus, answer: T) -> Marked<'_, T> {
         let mut entries = self.0.lock().unwrap();
         entries.iter_mut().find(|kept| kept.key() == entry.key()).unwrap().status = status;
-        Box::pin(async { Ok(()) })
+        Box::pin(async { Ok(answer) })
     }
 
     fn status(&self) -> OutboxStatus {
@@ -236,16 +92,20 @@ impl Outbox for Kept {
         Box::pin(async { Ok(self.0.lock().unwrap().clone()) })
     }
 
-    fn mark_sending<'a>(&'a self, entry: &'a OutboxEntry) -> BoxFuture<'a, Result<(), OutboxError>> {
-        self.set(entry, OutboxStatus::Sending)
+    fn mark_sending<'a>(&'a self, entry: &'a OutboxEntry) -> Marked<'a, bool> {
+        self.set(entry, OutboxStatus::Sending, true)
     }
 
-    fn mark_unsent<'a>(&'a self, entry: &'a OutboxEntry) -> BoxFuture<'a, Result<(), OutboxError>> {
-        self.set(entry, OutboxStatus::Prepared)
+    fn mark_unsent<'a>(&'a self, entry: &'a OutboxEntry) -> Marked<'a, ()> {
+        self.set(entry, OutboxStatus::Prepared, ())
     }
 
-    fn mark_sent<'a>(&'a self, entry: &'a OutboxEntry, _at: Timestamp) -> BoxFuture<'a, Result<(), OutboxError>> {
-        self.set(entry, OutboxStatus::Sent)
+    fn mark_sent<'a>(&'a self, entry: &'a OutboxEntry, _at: Timestamp) -> Marked<'a, ()> {
+        self.set(entry, OutboxStatus::Sent, ())
+    }
+
+    fn webhook(&self, _test: bool) -> Option<Secret> {
+        None
     }
 }
 
@@ -277,7 +137,7 @@ async fn notify(email: Option<Email>, kept: &Arc<Kept>) -> AttemptResult {
 }
 
 fn waiting() -> Arc<Kept> {
-    Arc::new(Kept(Mutex::new(entries(&[setup()]))))
+    Arc::new(Kept(Mutex::new(vec![message(Group::Admins, &news(&[setup()]))])))
 }
 
 #[tokio::test]
@@ -329,7 +189,8 @@ async fn one_bad_address_does_not_silence_the_others() {
     let success = notify(Some(email), &kept).await.unwrap();
     assert!(success.note.unwrap().contains("second@lab.test"));
     assert_eq!(kept.status(), OutboxStatus::Sent);
-    assert!(heard.lock().unwrap().iter().any(|line| line == "."), "the text went to the other");
+    let texts = heard.lock().unwrap().iter().filter(|line| *line == ".").count();
+    assert_eq!(texts, 1, "the text went to the other, once");
 }
 
 #[tokio::test]
@@ -349,4 +210,49 @@ async fn a_mail_without_a_server_to_send_it_is_not_forgotten() {
     let failure = notify(None, &kept).await.unwrap_err();
     assert_eq!((failure.class, failure.code), (Class::Permanent, MAIL_NOT_CONFIGURED));
     assert_eq!(kept.status(), OutboxStatus::Prepared);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_before_the_text_certainly_has_nothing_and_the_others_wait() {
+    let (email, heard) = server(Temper::SaysNothingToMail).await;
+    let stakeholders = message(Group::Stakeholders(Subject::new("mu2e_production")), &news(&[push("n1")]));
+    let kept = Arc::new(Kept(Mutex::new(vec![message(Group::Admins, &news(&[setup()])), stakeholders])));
+    let failure = notify(Some(email), &kept).await.unwrap_err();
+    assert_eq!((failure.class, failure.code), (Class::Timeout, MAIL_UNREACHABLE), "{failure:?}");
+    assert!(kept.0.lock().unwrap().iter().all(|entry| entry.status == OutboxStatus::Prepared));
+    let tried = heard.lock().unwrap().iter().filter(|line| line.starts_with("MAIL")).count();
+    assert_eq!(tried, 1, "the second would have hung as well");
+}
+
+#[tokio::test]
+async fn several_mails_go_over_one_connection() {
+    let (email, heard) = server(Temper::Good).await;
+    let stakeholders = message(Group::Stakeholders(Subject::new("mu2e_production")), &news(&[push("n1")]));
+    let kept = Arc::new(Kept(Mutex::new(vec![message(Group::Admins, &news(&[setup()])), stakeholders])));
+    let note = notify(Some(email), &kept).await.unwrap().note.unwrap();
+    assert_eq!(note, "mail sent to admins; mail sent to stakeholders-mu2e_production");
+    assert_eq!(heard.lock().unwrap().iter().filter(|line| line.starts_with("EHLO")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_password_file_that_others_can_read_is_not_used() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, "labpass\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let (mut email, _) = server(Temper::Good).await;
+    email.login = Some(MailLogin { username: "labuser".to_owned(), password_file: file });
+    let failure = notify(Some(email), &waiting()).await.unwrap_err();
+    assert_eq!(failure.code, PASSWORD_FILE);
+    assert!(failure.message.contains("others can read it (mode 640)"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_server_without_starttls_gets_nothing_when_it_is_demanded() {
+    let (mut email, heard) = server(Temper::Good).await;
+    email.tls = MailTls::Starttls;
+    let failure = notify(Some(email), &waiting()).await.unwrap_err();
+    assert_eq!(failure.code, MAIL_TLS, "{failure:?}");
+    assert!(!heard.lock().unwrap().iter().any(|line| line.starts_with("MAIL")));
 }
