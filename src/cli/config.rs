@@ -46,7 +46,7 @@ impl Around<'_> {
 pub fn run(command: ConfigCommand, around: &Around<'_>, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
     match command {
         ConfigCommand::Check => {
-            let loaded = around.load();
+            let loaded = around.load().and_then(with_templates);
             out.write_all(check(&loaded, around.output).as_bytes())?;
             Ok(if loaded.is_ok() { ExitCode::Success } else { ExitCode::Invalid }.number())
         }
@@ -58,6 +58,15 @@ pub fn run(command: ConfigCommand, around: &Around<'_>, out: &mut dyn Write, err
             Err(error) => not_loaded(&error, err),
         },
     }
+}
+
+/// Template files are read when a message is made, so a bad one does not keep a run from going; a check wants to know.
+fn with_templates(config: Config) -> Result<Config, LoadError> {
+    let mistakes = crate::notify::templates::check(&config.templates);
+    if mistakes.is_empty() {
+        return Ok(config);
+    }
+    Err(LoadError::Invalid { mistakes, warnings: config.warnings, contact: Box::default() })
 }
 
 /// Says on stderr that there is no configuration to work with.
@@ -357,6 +366,21 @@ mod tests {
         let (code, out, err) = run_on(missing, ConfigCommand::Show, OutputFormat::Table);
         assert_eq!((code, out.as_str()), (20, ""));
         assert!(err.starts_with("error[MT0081]"), "{err}");
+    }
+
+    #[test]
+    fn a_template_file_with_a_mistake_is_named_with_its_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, template) = (directory.path().join("c.yml"), directory.path().join("slack.txt"));
+        std::fs::write(&template, "{{ summary }}\n{{ sumary }}\n").unwrap();
+        let text = format!("experiments: {{}}\ntemplates: {{slack: {}}}\n", template.display());
+        std::fs::write(&file, text).unwrap();
+        let (code, out, _) = run_on(&file, ConfigCommand::Check, OutputFormat::Table);
+        assert_eq!(code, 20, "{out}");
+        assert!(out.starts_with("error[MT0195]: templates.slack: undefined value"), "{out}");
+        assert!(out.contains(&format!("--> {}:2:1", template.display())), "{out}");
+        std::fs::write(&template, "{{ summary }}\n").unwrap();
+        assert_eq!(run_on(&file, ConfigCommand::Check, OutputFormat::Table).0, 0);
     }
 
     #[test]
