@@ -117,7 +117,10 @@ impl Words {
         };
         let all_well = news.is_empty();
         let summary = match (services.as_slice(), news.troubles.as_slice(), recovered.as_slice()) {
-            ([], [], []) => format!("the test went well: {} {noun}", state.machines.len()),
+            ([], [], []) => match state.machines.len() {
+                1 => format!("the test went well: 1 {}", noun.trim_end_matches('s')),
+                all => format!("the test went well: {all} {noun}"),
+            },
             ([], [], [one]) => format!("{one} works again"),
             ([], [], many) => format!("{} work again: {}", many.len(), many.join(", ")),
             ([], [_], _) => "an error outside any service".to_owned(),
