@@ -39,10 +39,13 @@ impl Told {
             Ok(refused) => {
                 let but =
                     if refused.is_empty() { String::new() } else { format!(", but not to {}", refused.join("; ")) };
-                self.notes.push(format!("{} sent to {}{but}", entry.channel.as_str(), entry.group));
+                self.notes.push(match entry.channel {
+                    Channel::Mail => format!("mail sent to {}{but}", entry.group),
+                    Channel::Slack => "sent to Slack".to_owned(),
+                });
             }
             Err(failure) => {
-                tracing::warn!(code = %failure.code, group = entry.group, "a message was not sent: {}", failure.message);
+                tracing::info!(code = %failure.code, group = entry.group, "a message was not sent: {}", failure.message);
                 self.failure = self.failure.take().or(Some(failure));
             }
         }

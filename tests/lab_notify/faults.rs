@@ -15,7 +15,7 @@ fn a_channel_in_trouble_keeps_its_messages_and_disturbs_no_other() {
     scene.fails(1);
     assert_eq!((scene.told(), scene.counter(Some(NODE2))), ([0, 0, 1], Some(0)));
     let (status, why) = scene.notify("latest");
-    assert!(status == "timed-out" && why.contains("says nothing") && why.contains("slack sent"), "{status}: {why}");
+    assert!(status == "timed-out" && why.contains("says nothing") && why.contains("sent to Slack"), "{status}: {why}");
 
     // One that takes the mail and does not confirm it: it may have arrived.
     lab.fault("smtp", "lost 60");

@@ -173,3 +173,26 @@ fn a_template_that_cannot_be_used_is_named_with_its_line_and_the_shipped_text_go
     let missing = TemplateFiles { slack: Some(Path::new("/nowhere/x").to_owned()), ..TemplateFiles::default() };
     assert!(check(&missing)[0].what.contains("cannot be read"));
 }
+
+/// Every name in it, with those of the maps below.
+fn names(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
+    match value {
+        serde_json::Value::Object(entries) => entries.iter().for_each(|(name, value)| {
+            found.insert(name.clone());
+            names(value, found);
+        }),
+        serde_json::Value::Array(items) => items.iter().for_each(|item| names(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_name_that_a_template_can_use_is_documented() {
+    let page = include_str!("../../../docs/notifications.md");
+    let mut found = std::collections::BTreeSet::new();
+    crate::notify::sample::all().iter().for_each(|words| names(&serde_json::to_value(words).unwrap(), &mut found));
+    assert!(found.len() > 20, "{found:?}");
+    for name in found {
+        assert!(page.contains(&format!("`{name}`")), "{name} is not documented");
+    }
+}
