@@ -377,7 +377,7 @@ mod tests {
         std::fs::write(&file, text).unwrap();
         let (code, out, _) = run_on(&file, ConfigCommand::Check, OutputFormat::Table);
         assert_eq!(code, 20, "{out}");
-        assert!(out.starts_with("error[MT0195]: templates.slack: undefined value"), "{out}");
+        assert!(out.starts_with("error[MT0235]: templates.slack: undefined value"), "{out}");
         assert!(out.contains(&format!("--> {}:2:1", template.display())), "{out}");
         std::fs::write(&template, "{{ summary }}\n").unwrap();
         assert_eq!(run_on(&file, ConfigCommand::Check, OutputFormat::Table).0, 0);

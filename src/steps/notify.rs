@@ -16,6 +16,7 @@ use crate::notify::smtp::Smtp;
 use crate::notify::{Channel, Deliveries, Group, Outbox, OutboxEntry, OutboxError, OutboxStatus, Recipient};
 use crate::notify::{mail, roots, slack};
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
+use crate::workflow::code::Code;
 use crate::workflow::id::TargetName;
 
 /// Its name in workflow files.
@@ -93,6 +94,7 @@ impl Notify {
     async fn slack(&self, outbox: &dyn Outbox, posts: &[OutboxEntry], roots: &[u8], attempt: &Attempt) -> Told {
         let mut told = Told::default();
         let mut silent = false;
+        let peer = Peer { name: "Slack".to_owned(), uncertain: SLACK_UNCERTAIN, look: "the message goes out again" };
         for entry in posts {
             if silent || attempt.cancel.is_cancelled() {
                 continue;
@@ -104,7 +106,7 @@ impl Notify {
             };
             let text = slack::text(entry, entry.run != attempt.run);
             let post = async { slack::post(&webhook, &text, roots).await.map(|()| Vec::new()) };
-            if let Some(sent) = deliver(outbox, &self.world.deliveries, entry, attempt, SLACK_UNCERTAIN, post).await {
+            if let Some(sent) = deliver(outbox, &self.world.deliveries, entry, attempt, &peer, post).await {
                 silent = sent.as_ref().is_err_and(|failure| failure.class == Class::Timeout);
                 told.add(entry, sent);
             }
@@ -127,13 +129,16 @@ impl PostOffice<'_> {
     async fn send_all(&mut self, mails: &[OutboxEntry]) -> Told {
         let mut told = Told::default();
         let mut hopeless = false;
+        let place = self.server.map(|server| format!(" {}:{}", server.smtp_host, server.smtp_port)).unwrap_or_default();
+        let name = format!("the mail server{place}");
+        let peer = Peer { name, uncertain: MAIL_UNCERTAIN, look: "look at the mail server" };
         for entry in mails {
             // One mail that cannot go out does not keep back the next, unless it is the server that is the matter.
             if self.attempt.cancel.is_cancelled() || hopeless {
                 break;
             }
             let (outbox, deliveries, attempt) = (self.outbox, self.deliveries, self.attempt);
-            let sent = deliver(outbox, deliveries, entry, attempt, MAIL_UNCERTAIN, self.send(entry)).await;
+            let sent = deliver(outbox, deliveries, entry, attempt, &peer, self.send(entry)).await;
             if let Some(sent) = sent {
                 hopeless = sent.as_ref().is_err_and(is_the_server);
                 told.add(entry, sent);
@@ -169,13 +174,21 @@ fn is_the_server(failure: &Failure) -> bool {
     [MAIL_UNREACHABLE, MAIL_UNCERTAIN, MAIL_NOT_CONFIGURED, MAIL_LOGIN, MAIL_TLS, PASSWORD_FILE].contains(&failure.code)
 }
 
+/// Who is waited for.
+struct Peer {
+    name: String,
+    /// What is said when it is not known whether it has the message.
+    uncertain: Code,
+    look: &'static str,
+}
+
 /// Sends a message between the two marks in the outbox. `None`: another process has it.
 async fn deliver(
     outbox: &dyn Outbox,
     deliveries: &Deliveries,
     entry: &OutboxEntry,
     attempt: &Attempt,
-    uncertain: crate::workflow::code::Code,
+    to: &Peer,
     send: impl Future<Output = Result<Vec<String>, Failure>>,
 ) -> Option<Result<Vec<String>, Failure>> {
     match outbox.mark_sending(entry).await {
@@ -188,8 +201,8 @@ async fn deliver(
         biased;
         sent = send => sent,
         () = attempt.cancel.cancelled() => {
-            let message = format!("no answer by {} in time", entry.channel.as_str());
-            Err(Failure::new(Class::Timeout, uncertain, message).with_next("look at the server"))
+            let message = format!("{} did not answer in time", to.name);
+            Err(Failure::new(Class::Timeout, to.uncertain, message).with_next(to.look))
         }
     };
     if let Some(group) = Group::of_name(&entry.group) {
@@ -198,7 +211,7 @@ async fn deliver(
     let marked = match &sent {
         Ok(_) => outbox.mark_sent(entry, Timestamp::now()).await,
         // What had perhaps gone out before this try may still have.
-        Err(failure) if failure.code != uncertain && entry.status == OutboxStatus::Prepared => {
+        Err(failure) if failure.code != to.uncertain && entry.status == OutboxStatus::Prepared => {
             outbox.mark_unsent(entry).await
         }
         Err(_) => Ok(()),
