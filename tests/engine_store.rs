@@ -228,7 +228,7 @@ impl Epilogue for Prepared {
         for (key, counter) in tx.counters::<Counter>("")? {
             if is_due(&counter, state.run.id, 2) {
                 self.0.lock().unwrap().push(format!("{key} {}", counter.value));
-                tx.put_counter(&key, &reported(&counter, state.run.id, counter.value))?;
+                tx.put_counter(&key, &reported(&counter, state.run.id, counter.value, counter.failing_since))?;
             }
         }
         Ok(())

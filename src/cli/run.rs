@@ -14,6 +14,7 @@ use crate::acting::effective::{overrides, pinned};
 use crate::acting::launch::{Launcher, Notices, Order, is_failed};
 use crate::acting::site::{Global, Site};
 use crate::acting::subjects::{subject_of, subjects};
+use crate::acting::trouble::Admins;
 use crate::acting::worker::{Worker, runtime};
 use crate::config::Service;
 use crate::steps::catalog::{ShippedActions, library};
@@ -110,8 +111,21 @@ impl From<&NoticeArgs> for Notices {
 
 /// `mt run`
 pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, Failed> {
-    let site = Site::load(global).map_err(|e| super::of_config(&e))?;
-    let workflow = in_force(&site, &args.workflow)?;
+    let notices = Notices::from(&args.notices);
+    // Who tries something out is not to call the admins.
+    let usual = !(args.test || args.onboard || args.dry_run);
+    let site = Site::load(global).map_err(|error| {
+        let failed = super::of_config(&error);
+        if usual {
+            Admins::of_error(&error, &notices).tell(&args.workflow, &failed);
+        }
+        failed
+    })?;
+    let workflow = in_force(&site, &args.workflow).inspect_err(|failed| {
+        if usual && failed.code != codes::NO_SUCH_WORKFLOW {
+            Admins::of_config(&site.config, &notices).tell(&args.workflow, failed);
+        }
+    })?;
     fits(args, &workflow)?;
     let selected = site.config.select(&args.services, &args.experiments).map_err(|e| {
         Failed::new(codes::NO_SUCH_SERVICE, e.to_string()).next("mt services list").exit(ExitCode::Usage)
@@ -131,14 +145,7 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, Failed> {
     if args.dry_run {
         return super::dry_run::print(global, &site, &workflow, &services, mode);
     }
-    let order = Order {
-        workflow,
-        selection: selection(args),
-        services,
-        mode,
-        fresh: args.new,
-        notices: Notices::from(&args.notices),
-    };
+    let order = Order { workflow, selection: selection(args), services, mode, fresh: args.new, notices };
     let worker = Worker::enter(&site.state_dir)?;
     act(async {
         let launcher = Launcher::new(site, worker).await?;
