@@ -2,7 +2,7 @@
 
 use crate::workflow::code::Code;
 use crate::workflow::{definition, driver, store};
-use crate::{cli, config, guardian, private_dir, process, steps, telemetry, token_file};
+use crate::{cli, config, guardian, notify, private_dir, process, steps, telemetry, token_file};
 
 /// One code explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,7 @@ const MODULES: &[Explanations] = &[
     definition::codes::EXPLANATIONS,
     driver::codes::EXPLANATIONS,
     guardian::EXPLANATIONS,
+    notify::codes::EXPLANATIONS,
     private_dir::EXPLANATIONS,
     process::EXPLANATIONS,
     steps::codes::EXPLANATIONS,
@@ -50,6 +51,7 @@ const RANGES: &[(std::ops::RangeInclusive<u16>, &str)] = &[
     (170..=189, "FERRY and the UIDs of accounts"),
     (190..=199, "metrics"),
     (200..=209, "logs"),
+    (230..=239, "notifications"),
 ];
 
 /// Every code that exists, ascending.

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use managed_tokens::config::{
-    Config, Credds, Environment, Format, LoadError, Source, TokenGetter, TracingProtocol, load, load_file, parse,
+    Config, Credds, Email, Environment, Format, LoadError, MailTls, Source, TokenGetter, TracingProtocol, load,
+    load_file, parse,
 };
 
 fn fixture(name: &str) -> PathBuf {
@@ -95,6 +96,13 @@ fn every_key_is_read_and_every_override_wins() {
         (email.from.as_str(), email.smtp_host.as_str(), email.smtp_port),
         ("mt@example.org", "smtp.example.org", 587)
     );
+    let login = email.login.unwrap();
+    assert_eq!((email.tls, login.username.as_str()), (MailTls::Starttls, "mt"));
+    assert_eq!(login.password_file, Path::new("/etc/mt/mail-password"));
+    assert_eq!(email.ca_file.as_deref(), Some(Path::new("/etc/mt/ca.pem")));
+    assert_eq!(config.templates.admin_mail.as_deref(), Some(Path::new("/etc/mt/admin.txt")));
+    assert_eq!(config.templates.stakeholder_mail.as_deref(), Some(Path::new("/etc/mt/stakeholder.txt")));
+    assert_eq!(config.templates.slack.as_deref(), Some(Path::new("/etc/mt/slack.txt")));
     assert_eq!(config.tracing.unwrap().protocol, TracingProtocol::Otlp);
     assert_eq!(config.loki.unwrap().response_header_timeout, Duration::from_millis(1_500));
     assert_eq!(config.log_format, managed_tokens::config::LogFormat::Logfmt);
@@ -241,7 +249,7 @@ fn the_state_directory_is_the_first_that_is_named() {
 #[test]
 fn every_mistake_is_told_at_once_with_file_line_path_and_expected_form() {
     let Err(error) = load_file(&fixture("mistakes.yml"), &nothing()) else { panic!("it loads") };
-    let LoadError::Invalid { mistakes, warnings } = &error else { panic!("{error}") };
+    let LoadError::Invalid { mistakes, warnings, .. } = &error else { panic!("{error}") };
     let mut text = error.render() + "\n\n";
     for warning in warnings {
         text += &(warning.render("warning") + "\n");
@@ -475,4 +483,30 @@ fn a_file_that_cannot_be_loaded_says_which_and_why() {
 fn secrets_are_not_in_the_debug_output() {
     let config = load_file(&fixture("site.json"), &nothing()).unwrap();
     assert!(!format!("{config:?}").contains("T000"));
+}
+
+#[test]
+fn a_mail_server_is_spoken_to_as_before_unless_the_file_says_more() {
+    let email = |extra: &str| {
+        let text = format!("email: {{from: mt@example.org{extra}}}\nexperiments: {{}}\n");
+        parse(&text, Format::Yaml, Path::new("x.yml"), &nothing()).map(|config| config.email.unwrap())
+    };
+    assert_eq!(email("").unwrap(), Email::plain("mt@example.org", "localhost", 25));
+    assert_eq!(email(", tls: StartTLS").unwrap().smtp_port, 587);
+    assert_eq!(email(", tls: implicit").unwrap().smtp_port, 465);
+    assert_eq!(email(", tls: implicit, smtpPort: 25").unwrap().smtp_port, 25);
+    let wrong = |extra: &str| email(extra).unwrap_err().to_string();
+    assert!(wrong(", tls: ssl").contains("email.tls: \"ssl\" is not known"));
+    assert!(wrong(", username: mt, passwordFile: /p").contains("in the clear"));
+    assert!(wrong(", tls: starttls, username: mt").contains("email.passwordFile: is missing"));
+    assert!(wrong(", tls: starttls, passwordFile: /p").contains("email.username: is missing"));
+}
+
+#[test]
+fn a_broken_file_still_says_who_is_to_be_told() {
+    let text = "email: {from: mt@example.org}\nnotifications: {admin_email: admin@example.org}\ntimeouts: {pushTimeout: soon}\nexperiments: {}\n";
+    let error = parse(text, Format::Yaml, Path::new("x.yml"), &nothing()).unwrap_err();
+    let LoadError::Invalid { contact, .. } = error else { panic!("{error}") };
+    assert_eq!(contact.admin_email, ["admin@example.org"]);
+    assert_eq!(contact.email.unwrap().from, "mt@example.org");
 }

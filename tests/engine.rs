@@ -53,6 +53,20 @@ impl Run {
         self.session(state).await
     }
 
+    /// The run after a signal at this moment.
+    async fn stopped_after(&self, moment: Duration) -> RunState {
+        let state = begin(created(&self.workflow, &self.names(), self.mode));
+        let recorder = Arc::new(Recorder::unrecorded(state, "a test", None));
+        let plan = plan(&self.workflow, &self.stage, &self.names(), self.leases.path());
+        let stop = plan.stop.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(moment).await;
+            stop.cancel();
+        });
+        drive(recorder.clone(), plan).await.unwrap();
+        recorder.with(Clone::clone)
+    }
+
     /// One more session of the run.
     async fn resume(&self, mut state: RunState) -> (RunState, SessionEnd) {
         let mut apply = |fact, session| {
@@ -311,6 +325,29 @@ async fn what_vanished_from_the_configuration_is_gone_and_neither_success_nor_fa
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_step_that_was_cut_off_at_a_target_that_has_vanished_since_is_as_good_as_its_other_targets() {
+    let run = Run::of(&["dune"]);
+    run.stage.play("dune", "push", "node2", &[Play::Hang]);
+    let state = run.stopped_after(3 * SECOND).await;
+    assert_eq!(step_of(&state, "dune", "push").status, StepStatus::Pending);
+    run.stage.unconfigured.lock().unwrap().insert("node2".into());
+    let (resumed, _) = run.resume(state).await;
+    assert_eq!(step_of(&resumed, "dune", "push").status, StepStatus::Succeeded);
+    assert_eq!(resumed.run.status, RunStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_the_present_definition_leaves_out_keeps_the_outcome_it_has() {
+    let mut run = Run::of(&["dune"]);
+    run.stage.play("dune", "push", "node2", &[Play::Fail(Class::Permanent, SECOND)]);
+    let (state, _) = run.go().await;
+    run.step("push").when = vec![Mode::Test];
+    let (resumed, end) = run.resume(state).await;
+    assert_eq!(end, SessionEnd::Finished);
+    assert_eq!(step_of(&resumed, "dune", "push").status, StepStatus::Failed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subject_that_another_run_holds_is_skipped_and_the_other_run_is_named() {
     let run = Run::of(&["dune", "mu2e"]);
     let other = RunId::generate();
@@ -383,6 +420,20 @@ async fn an_action_that_panics_fails_its_own_target_alone() {
     let push = step_of(&state, "dune", "push");
     assert_eq!((push.targets[0].status, push.targets[1].status), (StepStatus::Failed, StepStatus::Succeeded));
     assert_eq!(state.machines[&Subject::new("mu2e")].status, MachineStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_defect_in_one_machine_keeps_no_other_from_its_end_and_the_run_can_be_resumed() {
+    let run = Run::of(&["dune", "mu2e"]);
+    *run.stage.cursed.lock().unwrap() = Some("dune".to_owned());
+    run.stage.play("mu2e", "push", "*", &[Play::Succeed(SECOND)]);
+    let state = begin(created(&run.workflow, &run.names(), run.mode));
+    let recorder = Arc::new(Recorder::unrecorded(state, "a test", None));
+    let plan = plan(&run.workflow, &run.stage, &run.names(), run.leases.path());
+    drive(recorder.clone(), plan).await.unwrap_err();
+    let state = recorder.with(Clone::clone);
+    assert_eq!(state.machines[&Subject::new("mu2e")].status, MachineStatus::Succeeded);
+    assert_eq!(state.run.status, RunStatus::Interrupted);
 }
 
 #[tokio::test(start_paused = true)]

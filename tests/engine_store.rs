@@ -20,7 +20,7 @@ use managed_tokens::workflow::session::{
     self, Cancelled, ClaimError, IsDead, Wanted, claim, create, cut_off, ended_later, load, status_now,
 };
 use managed_tokens::workflow::status::{MachineStatus, RunStatus, StepStatus};
-use managed_tokens::workflow::store::{Access, StateDir, Store, StoreError, Tx};
+use managed_tokens::workflow::store::{Access, Options, StateDir, Store, StoreError, Tx};
 use support::toy::{Play, Stage, by, created, plan, workflow};
 
 const AT_ONCE: Duration = Duration::ZERO;
@@ -228,7 +228,7 @@ impl Epilogue for Prepared {
         for (key, counter) in tx.counters::<Counter>("")? {
             if is_due(&counter, state.run.id, 2) {
                 self.0.lock().unwrap().push(format!("{key} {}", counter.value));
-                tx.put_counter(&key, &reported(&counter, state.run.id, counter.value))?;
+                tx.put_counter(&key, &reported(&counter, state.run.id, counter.value, counter.failing_since))?;
             }
         }
         Ok(())
@@ -271,4 +271,27 @@ async fn a_store_that_fails_in_the_middle_costs_the_record_and_not_the_work() {
     let pushed: BTreeMap<_, _> = recorder
         .with(|s| s.machines[&Subject::new("dune")].steps.iter().map(|s| (s.name.to_string(), s.status)).collect());
     assert_eq!(pushed["push"], StepStatus::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_disk_hangs_keeps_no_run_from_its_end() {
+    let site = Site::new();
+    let state = site.create(&["dune"], Mode::Normal).await;
+    let options = Options { answer: Duration::from_millis(300), ..Options::default() };
+    let hanging = Store::open_with(&site.state, Access::ReadWrite, options).unwrap();
+    let (free, held) = std::sync::mpsc::channel::<()>();
+    // The store's thread sits in this write as it would in a sync that does not come back.
+    let stuck = hanging.submit(move |_| -> Result<(), StoreError> {
+        let _ = held.recv();
+        Ok(())
+    });
+    let recorder = Arc::new(Recorder::new(state, Some(hanging.clone()), None, None));
+    let plan = plan(&site.workflow, &site.stage, &["dune"], &site.state.leases());
+    let driven = tokio::time::timeout(Duration::from_secs(60), drive(recorder.clone(), plan)).await;
+    assert_eq!(driven.expect("it must not wait for the disk").unwrap(), SessionEnd::Finished);
+    assert_eq!(site.stage.calls_of("push").len(), 2, "the work itself is done");
+    assert!(recorder.why_unrecorded().is_some_and(|why| why.contains("has not answered")));
+    assert!(matches!(hanging.read(|_| ()).await, Err(StoreError::Hangs { .. })));
+    drop(free);
+    let _ = stuck.await;
 }

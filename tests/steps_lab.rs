@@ -13,7 +13,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use managed_tokens::config::{self, Environment};
 use managed_tokens::notify::mail;
-use managed_tokens::notify::{OutboxEntry, OutboxStatus};
+use managed_tokens::notify::smtp::Smtp;
+use managed_tokens::notify::{Channel, Group, OutboxEntry, OutboxStatus};
 use managed_tokens::private_dir;
 use managed_tokens::steps::environment::Snapshot;
 use managed_tokens::steps::{Setup, World, build};
@@ -396,20 +397,28 @@ fn inside_mail() {
     let config = config::load(None, &Environment::of_process()).unwrap();
     let entry = OutboxEntry {
         run: RunId::generate(),
+        started: Timestamp::now(),
         session: 1,
-        group: "admins".to_owned(),
+        group: Group::Admins.name(),
+        channel: Channel::Mail,
+        test: false,
         message_id: "<one@lab.test>".to_owned(),
         subject: "[managed tokens] dune_production: é".to_owned(),
         body: "dune_production\n.\n  a line with a dot alone above\n".to_owned(),
         from: "managed-tokens@lab.test".to_owned(),
         recipients: recipients.split(' ').map(str::to_owned).collect(),
         reports: vec![],
+        since_then: vec![],
         status: OutboxStatus::Prepared,
+        sender: None,
         sent_at: None,
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let sent = runtime.block_on(mail::send(&config.email.unwrap(), &entry));
-    tell("Notify", &TargetName::only(), sent.map(|note| Success { detail: None, note }));
+    let sent = runtime.block_on(async {
+        let letter = mail::letter(&entry, false)?;
+        Smtp::connect(&config.email.unwrap(), &[]).await?.send(&letter).await
+    });
+    tell("Notify", &TargetName::only(), sent.map(|refused| Success { detail: None, note: Some(refused.join("; ")) }));
 }
 
 #[test]

@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::acting::addressees::Addressees;
 use crate::acting::effective::pinned;
-use crate::acting::outbox::{MailsInMemory, Reports, SessionOutbox};
+use crate::acting::outbox::SessionOutbox;
+use crate::acting::reports::Reports;
 use crate::acting::signals::Stop;
 use crate::acting::site::Site;
 use crate::acting::uid_book::SessionUids;
@@ -281,9 +283,11 @@ impl Launcher {
         let store = if unusable.is_some() { None } else { self.store.clone() };
         let places = &self.worker.places;
         let known = history::known(store.as_ref(), places, &state.run).await;
-        let reports = Arc::new(Reports::new(&self.site.config, &order.notices, state.run.mode));
-        let memory = Arc::new(MailsInMemory::default());
-        let outbox = Arc::new(SessionOutbox::new(store.clone(), memory.clone(), self.is_dead()));
+        let config = &self.site.config;
+        let to = Addressees::new(config, &order.notices, state.run.mode);
+        let reports = Arc::new(Reports::new(config, to));
+        let process = self.worker.owner.process;
+        let outbox = Arc::new(SessionOutbox::new(store.clone(), reports.clone(), process, self.is_dead()));
         let accounts = (order.workflow.for_each == ForEach::Account).then(|| AccountSetup {
             accounts: Config::accounts(&order.services),
             ferry: self.site.config.ferry.clone(),
@@ -299,12 +303,12 @@ impl Launcher {
             services: order.services.iter().map(|s| (s.clone(), known.uid(s))).collect(),
             expiries: known.expiries,
             email: self.site.config.email.clone(),
-            outbox: Some(outbox),
+            outbox: Some(outbox.clone()),
             accounts,
         }));
         let actions = actions(&order.workflow, &world)?;
         let live = live(&state, &order.workflow);
-        let observer = observer(live.clone(), reports.clone(), memory);
+        let observer = observer(live.clone());
         let run = state.run.id;
         let recorder = Arc::new(match (&store, &unusable) {
             (Some(store), None) => {
@@ -318,6 +322,7 @@ impl Launcher {
         });
         let configured = order.subjects();
         let leases = leases(places, order.workflow.for_each)?;
+        outbox.attach(recorder.clone());
         let plan = SessionPlan {
             workflow: Arc::new(order.workflow),
             actions,
@@ -456,7 +461,7 @@ async fn tick(live: SharedLive) {
     }
 }
 
-fn observer(live: Option<SharedLive>, reports: Arc<Reports>, memory: Arc<MailsInMemory>) -> Observer {
+fn observer(live: Option<SharedLive>) -> Observer {
     Arc::new(move |event, state| {
         if let Some(live) = &live
             && let Some(live) = live.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
@@ -464,7 +469,6 @@ fn observer(live: Option<SharedLive>, reports: Arc<Reports>, memory: Arc<MailsIn
             live.update(event, state, event.at);
         }
         crate::acting::log::event(event, state);
-        reports.prepare_in_memory(event, state, &memory);
     })
 }
 

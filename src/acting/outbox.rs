@@ -1,317 +1,243 @@
-//! What people are told: prepared in the transaction that ends the last machine, kept in the store until it is sent.
-//!
-//! A counter is subtracted only when a channel has accepted the report of it. So a report that could not be sent is
-//! simply due again in the next run, and takes the place of the one that waits.
+//! The outbox of a session: in the store, or in memory once the store cannot be used.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
-use crate::acting::account_reports;
-use crate::acting::launch::Notices;
-use crate::cli::runs_show::Told;
-use crate::config::{Config, Recipients};
-use crate::notify::{DueCounter, Kind, Outbox, OutboxEntry, OutboxError, OutboxStatus, prepare};
-use crate::workflow::action::Failure;
-use crate::workflow::counters::{Counter, CounterKey, Verdict, is_due, reported, verdicts};
-use crate::workflow::definition::{CountsAs, ForEach, Mode};
-use crate::workflow::event::{AttemptOutcome, Event, Fact};
-use crate::workflow::id::{RunId, Subject, TargetName};
-use crate::workflow::recorder::{Epilogue, all_ended};
-use crate::workflow::run::{Machine, RunState};
+use crate::acting::reports::{Reports, store_trouble};
+use crate::notify::{Outbox, OutboxEntry, OutboxError, OutboxStatus};
+use crate::redact::Secret;
+use crate::workflow::counters::{Counter, reported};
+use crate::workflow::id::{ProcessId, RunId};
+use crate::workflow::recorder::Recorder;
 use crate::workflow::session::{IsDead, open_session};
-use crate::workflow::status::MachineStatus;
 use crate::workflow::store::{Shelf, Store, StoreError, Tx, View};
 
-/// Decides what is told, and prepares it.
-pub struct Reports {
-    admins: Vec<String>,
-    from: Option<String>,
-    threshold: u32,
-    /// Services whose notifications are off.
-    silent: BTreeSet<Subject>,
-    off: bool,
-    /// `disableNotifications`; a service may have its own switch, an account has none.
-    disabled: bool,
-}
-
-impl Reports {
-    /// For a run in this mode.
-    pub fn new(config: &Config, notices: &Notices, mode: Mode) -> Self {
-        let recipients: &Recipients = match mode {
-            Mode::Test => &config.notifications_test,
-            Mode::Normal | Mode::Onboard | Mode::OnboardPush => &config.notifications,
-        };
-        let onboarding = match mode {
-            Mode::Onboard | Mode::OnboardPush => true,
-            Mode::Normal | Mode::Test => false,
-        };
-        let silent = config.services.iter().filter(|s| !s.notifications);
-        Self {
-            admins: notices.admin.clone().map_or_else(|| recipients.admin_email.clone(), |admin| vec![admin]),
-            from: config.email.as_ref().map(|email| email.from.clone()),
-            threshold: config.error_count_to_send_message,
-            silent: silent.map(|s| Subject::new(s.name.as_str())).collect(),
-            off: notices.off || onboarding,
-            disabled: config.disable_notifications,
-        }
-    }
-
-    fn mails(&self, state: &RunState, due: &[DueCounter]) -> Vec<OutboxEntry> {
-        let session = u32::try_from(state.run.sessions.len()).unwrap_or(u32::MAX);
-        match &self.from {
-            Some(from) if !self.off => prepare(state, session, due, from, &self.admins),
-            Some(_) | None => Vec::new(),
-        }
-    }
-
-    /// Every error of the run, for a run that nobody counts: a test, one for accounts, or one that is not recorded.
-    fn every_error(&self, state: &RunState) -> Vec<DueCounter> {
-        if state.run.for_each == ForEach::Account {
-            return if self.disabled { Vec::new() } else { account_reports::due(state) };
-        }
-        self.failed(state).map(|(machine, key)| due(machine, state, &key, 1, None)).collect()
-    }
-
-    fn failed<'a>(&'a self, state: &'a RunState) -> impl Iterator<Item = (&'a Machine, CounterKey)> + 'a {
-        let machines = state.machines.values().filter(|m| !self.silent.contains(&m.subject));
-        machines.flat_map(|machine| {
-            let failed = verdicts(machine, &state.run.plan).into_iter().filter(|(_, v)| *v == Verdict::Failed);
-            failed.map(move |(key, _)| (machine, key))
-        })
-    }
-
-    /// For a run that is not recorded: what `machines_ended` does, in memory.
-    pub fn prepare_in_memory(&self, event: &Event, state: &RunState, outbox: &MailsInMemory) {
-        let ends = matches!(event.fact, Fact::MachineEnded { .. } | Fact::MachineSkipped { .. });
-        if ends && all_ended(state) {
-            *lock(&outbox.0) = self.mails(state, &self.every_error(state));
-        }
-    }
-}
-
-impl Epilogue for Reports {
-    fn machines_ended(&self, tx: &mut Tx<'_>, state: &RunState) -> Result<(), StoreError> {
-        let run = state.run.id;
-        let mut told = Vec::new();
-        if state.run.for_each == ForEach::Account {
-            // What an earlier session of the run has told is not told again.
-            let mails = tx.scan_prefix::<OutboxEntry>(Shelf::Outbox, &run.to_string())?;
-            let sent = mails.iter().filter(|(_, mail)| mail.status == OutboxStatus::Sent);
-            let known: BTreeSet<_> = sent.flat_map(|(_, mail)| &mail.reports).map(|report| &report.counter).collect();
-            told = self.every_error(state).into_iter().filter(|due| !known.contains(&due.key())).collect();
-        } else if state.run.mode == Mode::Test {
-            told = self.every_error(state);
-        } else {
-            for (machine, key) in self.failed(state) {
-                let counter: Option<Counter> = tx.counter(&key.as_key())?;
-                if let Some(counter) = counter.filter(|c| is_due(c, run, self.threshold)) {
-                    told.push(due(machine, state, &key, counter.value, Some(&counter)));
-                }
-            }
-        }
-        let mails = self.mails(state, &told);
-        if !mails.is_empty() {
-            // What waits from earlier runs is due again, and told by these.
-            for (key, waiting) in tx.scan_prefix::<OutboxEntry>(Shelf::Outbox, "")? {
-                if waiting.status == OutboxStatus::Prepared && is_counted(tx, &waiting)? {
-                    tx.remove(Shelf::Outbox, &key);
-                }
-            }
-        }
-        for mail in &mails {
-            tx.put(Shelf::Outbox, &mail.key(), mail)?;
-        }
-        Ok(())
-    }
-}
-
-/// Does a counter remember all that the mail tells? What happened once, such as a changed UID, is in no counter.
-fn is_counted(tx: &Tx<'_>, mail: &OutboxEntry) -> Result<bool, StoreError> {
-    for report in &mail.reports {
-        if tx.counter::<Counter>(&report.counter.as_key())?.is_none() {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// What is told of one counter.
-fn due(machine: &Machine, state: &RunState, key: &CounterKey, value: u32, counter: Option<&Counter>) -> DueCounter {
-    let kind = if key.target.is_some() { Kind::Push } else { Kind::Setup };
-    let found = failures(machine, state, key);
-    let places: BTreeSet<&TargetName> = found.iter().map(|(target, ..)| *target).filter(|t| !t.is_only()).collect();
-    let only_place = if places.len() == 1 { places.first().map(|t| (*t).clone()) } else { None };
-    let last = found.last();
-    DueCounter {
-        subject: machine.subject.clone(),
-        target: key.target.clone().or(only_place),
-        value,
-        kind,
-        message: last.map_or_else(
-            || "failed".to_owned(),
-            |(_, step, failure)| match kind {
-                Kind::Setup => format!("{step}: {}", failure.message),
-                Kind::Push | Kind::News => failure.message.clone(),
-            },
-        ),
-        next: last.and_then(|(.., failure)| failure.next.clone()),
-        failing_runs: counter.map_or(1, |c| c.failing_runs),
-        failing_since: counter.and_then(|c| c.failing_since),
-    }
-}
-
-/// The last failures of what a counter counts, in the order of the steps.
-fn failures<'a>(
-    machine: &'a Machine,
-    state: &RunState,
-    key: &CounterKey,
-) -> Vec<(&'a TargetName, String, &'a Failure)> {
-    let counts = |name| state.run.plan.iter().find(|p| &p.name == name).map(|p| p.counts_as);
-    let mut found = Vec::new();
-    for step in &machine.steps {
-        let here = match (counts(&step.name), &key.target) {
-            (Some(CountsAs::Setup), None) | (Some(CountsAs::Push), Some(_)) => true,
-            (Some(CountsAs::Setup | CountsAs::Push | CountsAs::Nothing) | None, _) => false,
-        };
-        let targets = step.targets.iter().filter(|t| here && t.status.is_failure());
-        for target in targets.filter(|t| key.target.as_ref().is_none_or(|wanted| *wanted == t.name)) {
-            let failure = target.attempts.iter().rev().find_map(|attempt| match &attempt.result {
-                Some(AttemptOutcome::Failed(failure) | AttemptOutcome::Stale { failure, .. }) => Some(failure),
-                Some(AttemptOutcome::Succeeded(_) | AttemptOutcome::Interrupted) | None => None,
-            });
-            found.extend(failure.map(|failure| (&target.name, step.name.to_string(), failure)));
-        }
-    }
-    found
-}
-
-/// The mails of a run that is not recorded.
-#[derive(Debug, Default)]
-pub struct MailsInMemory(Mutex<Vec<OutboxEntry>>);
-
-/// The outbox of a session: in the store, or in memory once the store cannot be used.
+/// See the module's documentation.
 pub struct SessionOutbox {
     store: Option<Store>,
-    memory: std::sync::Arc<MailsInMemory>,
+    reports: Arc<Reports>,
+    process: ProcessId,
     is_dead: IsDead,
+    recorder: OnceLock<Arc<Recorder>>,
+    /// The messages of a run that is not recorded, once they were asked for.
+    memory: Mutex<Option<Vec<OutboxEntry>>>,
 }
 
 impl SessionOutbox {
-    /// Over this store, and these mails where it cannot be used.
-    pub fn new(store: Option<Store>, memory: std::sync::Arc<MailsInMemory>, is_dead: IsDead) -> Self {
-        Self { store, memory, is_dead }
+    /// Over this store, for this process.
+    pub fn new(store: Option<Store>, reports: Arc<Reports>, process: ProcessId, is_dead: IsDead) -> Self {
+        Self { store, reports, process, is_dead, recorder: OnceLock::new(), memory: Mutex::default() }
     }
 
-    async fn mark(&self, entry: &OutboxEntry, status: OutboxStatus, at: Option<Timestamp>) -> Result<(), OutboxError> {
-        let mut entry = OutboxEntry { status, sent_at: at, ..entry.clone() };
-        let Some(store) = &self.store else {
-            lock(&self.memory.0).iter_mut().filter(|e| e.key() == entry.key()).for_each(|e| *e = entry.clone());
-            return Ok(());
+    /// Whose run it is for: knows whether the run is recorded. To be called once, before the run begins.
+    pub fn attach(&self, recorder: Arc<Recorder>) {
+        let _first = self.recorder.set(recorder);
+    }
+
+    /// The store, while the run is recorded in it.
+    fn store(&self) -> Option<&Store> {
+        let recorded = self.recorder.get().is_none_or(|recorder| recorder.why_unrecorded().is_none());
+        self.store.as_ref().filter(|_| recorded)
+    }
+
+    /// What a run that is not recorded has to tell.
+    fn in_memory(&self, why: &str) -> Vec<OutboxEntry> {
+        let prepare = || match self.recorder.get() {
+            Some(recorder) => recorder.with(|state| self.reports.unrecorded(state, store_trouble(why))),
+            None => Vec::new(),
         };
-        let marked = store.write(move |tx| -> Result<(), StoreError> {
-            let key = entry.key();
-            if tx.get::<OutboxEntry>(Shelf::Outbox, &key)?.is_none() {
-                return Ok(());
+        lock(&self.memory).get_or_insert_with(prepare).clone()
+    }
+
+    /// Changes an entry as it is now, in the store or in memory. `None`: it is not there.
+    async fn change<T: Send + 'static>(
+        &self,
+        key: String,
+        change: impl FnOnce(&mut Keeper<'_, '_>, OutboxEntry) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<Option<T>, OutboxError> {
+        let kept = lock(&self.memory).as_ref().and_then(|all| all.iter().find(|e| e.key() == key).cloned());
+        let changed = match (kept, self.store()) {
+            (Some(entry), _) => change(&mut Keeper::Memory(&mut lock(&self.memory)), entry).map(Some),
+            (None, None) => return Ok(None),
+            (None, Some(store)) => {
+                let write = store.write(move |tx| -> Result<Option<T>, StoreError> {
+                    let Some(entry) = tx.get::<OutboxEntry>(Shelf::Outbox, &key)? else { return Ok(None) };
+                    change(&mut Keeper::Store(tx), entry).map(Some)
+                });
+                write.await
             }
-            if status == OutboxStatus::Sent {
-                for report in &entry.reports {
-                    let key = report.counter.as_key();
-                    if let Some(counter) = tx.counter::<Counter>(&key)? {
-                        tx.put_counter(&key, &reported(&counter, entry.run, report.value))?;
-                    }
-                }
-                // What was sent need not be kept in full.
-                entry.body = String::new();
-            }
-            tx.put(Shelf::Outbox, &key, &entry)
-        });
-        match marked.await {
-            Ok(()) => Ok(()),
-            // The mail itself is what matters: it was prepared in memory, too.
-            Err(error) => {
-                tracing::error!(code = %error.code(), "cannot mark a mail in the outbox: {error}");
+        };
+        changed.map_err(|error| OutboxError { doing: "write", why: format!("{error} [{}]", error.code()) })
+    }
+}
+
+/// Where an entry is kept.
+enum Keeper<'a, 'tx> {
+    Store(&'a mut Tx<'tx>),
+    Memory(&'a mut Option<Vec<OutboxEntry>>),
+}
+
+impl Keeper<'_, '_> {
+    fn put(&mut self, entry: OutboxEntry) -> Result<(), StoreError> {
+        match self {
+            Self::Store(tx) => tx.put(Shelf::Outbox, &entry.key(), &entry),
+            Self::Memory(all) => {
+                let all = all.iter_mut().flatten().filter(|kept| kept.key() == entry.key());
+                all.for_each(|kept| *kept = entry.clone());
                 Ok(())
             }
         }
+    }
+
+    /// Subtracts from the counters what the entry tells, unless that has been done.
+    fn settle(&mut self, entry: &mut OutboxEntry) -> Result<(), StoreError> {
+        let Self::Store(tx) = self else { return Ok(()) };
+        let mut rows = BTreeSet::new();
+        for report in entry.reports.iter_mut().filter(|report| !report.settled) {
+            let key = report.counter.as_key();
+            if let Some(counter) = tx.counter::<Counter>(&key)? {
+                tx.put_counter(&key, &reported(&counter, entry.run, report.value, report.since))?;
+            }
+            report.settled = true;
+            rows.insert(report.row());
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        // The other messages of the run tell the same: that is not to be subtracted again.
+        for (key, mut other) in tx.scan_prefix::<OutboxEntry>(Shelf::Outbox, &entry.run.to_string())? {
+            if key != entry.key() && other.reports.iter().any(|report| rows.contains(&report.row())) {
+                other.reports.iter_mut().filter(|report| rows.contains(&report.row())).for_each(|r| r.settled = true);
+                tx.put(Shelf::Outbox, &key, &other)?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl Outbox for SessionOutbox {
     fn pending(&self, run: RunId) -> BoxFuture<'_, Result<Vec<OutboxEntry>, OutboxError>> {
         Box::pin(async move {
-            let in_memory = || lock(&self.memory.0).clone();
-            let Some(store) = self.store.clone() else { return Ok(in_memory()) };
-            let is_dead = self.is_dead.clone();
-            let found = store.read(move |view| waiting(view, run, &is_dead)).await.and_then(|found| found);
-            Ok(found.unwrap_or_else(|error| {
-                tracing::error!(code = %error.code(), "cannot read the outbox; what this run has to tell is told: {error}");
-                in_memory()
-            }))
+            if self.reports.to.off {
+                return Ok(Vec::new());
+            }
+            let why = self.recorder.get().and_then(|recorder| recorder.why_unrecorded()).unwrap_or_default();
+            let Some(store) = self.store().cloned() else { return Ok(self.in_memory(why)) };
+            let (process, is_dead) = (self.process, self.is_dead.clone());
+            let found = store.read(move |view| waiting(view, run, process, &is_dead)).await.and_then(|found| found);
+            let found = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    tracing::error!(code = %error.code(), "cannot read the outbox; every error of this run is told: {error}");
+                    return Ok(self.in_memory(&error.to_string()));
+                }
+            };
+            let (mut ready, mut nobodys) = (Vec::new(), Vec::new());
+            for entry in found {
+                match self.reports.to.readdressed(&entry) {
+                    Some(entry) => ready.push(entry),
+                    None => nobodys.push(entry.key()),
+                }
+            }
+            if !nobodys.is_empty() {
+                tracing::info!(messages = %nobodys.join(" "), "nobody is to be told any more");
+                let drop = store.write(move |tx| -> Result<(), StoreError> {
+                    nobodys.iter().for_each(|key| tx.remove(Shelf::Outbox, key));
+                    Ok(())
+                });
+                if let Err(error) = drop.await {
+                    tracing::warn!(code = %error.code(), "cannot remove messages from the outbox: {error}");
+                }
+            }
+            Ok(ready)
         })
     }
 
-    fn mark_sending<'a>(&'a self, entry: &'a OutboxEntry) -> BoxFuture<'a, Result<(), OutboxError>> {
-        Box::pin(self.mark(entry, OutboxStatus::Sending, None))
+    fn mark_sending<'a>(&'a self, entry: &'a OutboxEntry) -> BoxFuture<'a, Result<bool, OutboxError>> {
+        let (process, is_dead) = (self.process, self.is_dead.clone());
+        let recipients = entry.recipients.clone();
+        Box::pin(async move {
+            let claimed = self.change(entry.key(), move |keeper, mut kept| {
+                let free = match kept.status {
+                    OutboxStatus::Prepared => true,
+                    OutboxStatus::Sending => is_free(kept.sender, process, &is_dead),
+                    OutboxStatus::Sent => false,
+                };
+                if free {
+                    kept.status = OutboxStatus::Sending;
+                    kept.sender = Some(process);
+                    kept.recipients = recipients;
+                    keeper.put(kept)?;
+                }
+                Ok(free)
+            });
+            match claimed.await {
+                Ok(claimed) => Ok(claimed.unwrap_or(false)),
+                // The message itself is what matters, and not that the store knows of it.
+                Err(error) => {
+                    tracing::error!("{error}");
+                    Ok(true)
+                }
+            }
+        })
     }
 
     fn mark_unsent<'a>(&'a self, entry: &'a OutboxEntry) -> BoxFuture<'a, Result<(), OutboxError>> {
-        Box::pin(self.mark(entry, OutboxStatus::Prepared, None))
+        Box::pin(async move {
+            let changed = self.change(entry.key(), |keeper, mut kept| {
+                kept.status = OutboxStatus::Prepared;
+                kept.sender = None;
+                keeper.put(kept)
+            });
+            changed.await.map(|_| ())
+        })
     }
 
     fn mark_sent<'a>(&'a self, entry: &'a OutboxEntry, at: Timestamp) -> BoxFuture<'a, Result<(), OutboxError>> {
-        Box::pin(self.mark(entry, OutboxStatus::Sent, Some(at)))
-    }
-}
-
-/// The run's mails that are not sent. One that another session was sending waits for that session's owner to be dead.
-fn waiting(view: &View<'_>, run: RunId, is_dead: &IsDead) -> Result<Vec<OutboxEntry>, StoreError> {
-    let record = view.run(run)?;
-    let lives = |number: u32| {
-        let record = record.as_ref()?;
-        let open = open_session(record)?.number;
-        let session = record.sessions.iter().find(|s| s.number == number)?;
-        (number != open && !is_dead(session.by.process)).then_some(())
-    };
-    let all = view.scan_prefix::<OutboxEntry>(Shelf::Outbox, &run.to_string())?;
-    Ok(all
-        .into_iter()
-        .map(|(_, entry)| entry)
-        .filter(|entry| match entry.status {
-            OutboxStatus::Prepared => true,
-            OutboxStatus::Sending => lives(entry.session).is_none(),
-            OutboxStatus::Sent => false,
+        Box::pin(async move {
+            let changed = self.change(entry.key(), move |keeper, mut kept| {
+                keeper.settle(&mut kept)?;
+                kept.status = OutboxStatus::Sent;
+                kept.sent_at = Some(at);
+                kept.sender = None;
+                // What was sent need not be kept in full.
+                kept.body = String::new();
+                keeper.put(kept)
+            });
+            changed.await.map(|_| ())
         })
-        .collect())
+    }
+
+    fn webhook(&self, test: bool) -> Option<Secret> {
+        self.reports.to.webhook(test)
+    }
 }
 
-/// Who was told of the machines of a run that did not succeed.
-pub fn told(
-    view: &View<'_>,
-    state: &RunState,
-    counters: &BTreeMap<CounterKey, Counter>,
-    threshold: Option<u32>,
-) -> Result<BTreeMap<Subject, Told>, StoreError> {
-    let mails = view.scan_prefix::<OutboxEntry>(Shelf::Outbox, &state.run.id.to_string())?;
-    let mut told = BTreeMap::new();
-    for machine in state.machines.values().filter(|m| m.status != MachineStatus::Succeeded) {
-        let reports = mails.iter().flat_map(|(_, mail)| mail.reports.iter().map(move |r| (mail, r)));
-        let mine = reports.filter(|(_, r)| r.counter.subject == machine.subject).max_by_key(|(_, r)| r.value);
-        let of_run = |c: &&Counter| c.key.subject == machine.subject && c.run == state.run.id;
-        let worst = counters.values().filter(of_run).map(|c| c.value).max().filter(|value| *value > 0);
-        let word = match (mine, worst, threshold) {
-            (Some((mail, report)), ..) => Some(match mail.status {
-                OutboxStatus::Sent => Told::Sent { channel: "mail".to_owned(), row: report.value },
-                OutboxStatus::Prepared | OutboxStatus::Sending => Told::Waiting,
-            }),
-            (None, Some(row), Some(limit)) if row < limit => Some(Told::BelowLimit { row, limit }),
-            (None, _, _) => None,
+fn is_free(sender: Option<ProcessId>, process: ProcessId, is_dead: &IsDead) -> bool {
+    sender.is_none_or(|sender| sender == process || is_dead(sender))
+}
+
+/// What is not sent and what no other living process sends, or will send at the end of its run.
+fn waiting(view: &View<'_>, run: RunId, process: ProcessId, is_dead: &IsDead) -> Result<Vec<OutboxEntry>, StoreError> {
+    let mut found = Vec::new();
+    for (_, entry) in view.scan_prefix::<OutboxEntry>(Shelf::Outbox, "")? {
+        let free = match entry.status {
+            OutboxStatus::Sent => false,
+            OutboxStatus::Sending => is_free(entry.sender, process, is_dead),
+            OutboxStatus::Prepared if entry.run == run => true,
+            OutboxStatus::Prepared => {
+                let owner = view.run(entry.run)?.and_then(|run| open_session(&run).map(|session| session.by.process));
+                is_free(owner, process, is_dead)
+            }
         };
-        told.extend(word.map(|word| (machine.subject.clone(), word)));
+        if free {
+            found.push(entry);
+        }
     }
-    Ok(told)
+    Ok(found)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -173,7 +173,17 @@ fn take(tx: &mut Tx<'_>, file: &Path, found: &Found, known: &Known) -> Result<Op
 /// As if a run before all others had left it.
 fn counter(key: CounterKey, value: u32) -> Counter {
     let run = RunId(Ulid::nil());
-    Counter { key, value, run, before: value, reported_by: None, failing_since: None, failing_runs: value }
+    Counter {
+        key,
+        value,
+        run,
+        before: value,
+        reported_by: None,
+        failing_since: None,
+        failing_runs: value,
+        told: false,
+        recovered_by: None,
+    }
 }
 
 /// What the file holds; `None` if there is none. `private` gets a copy for as long as this takes.

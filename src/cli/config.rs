@@ -46,7 +46,7 @@ impl Around<'_> {
 pub fn run(command: ConfigCommand, around: &Around<'_>, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<u8> {
     match command {
         ConfigCommand::Check => {
-            let loaded = around.load();
+            let loaded = around.load().and_then(with_templates);
             out.write_all(check(&loaded, around.output).as_bytes())?;
             Ok(if loaded.is_ok() { ExitCode::Success } else { ExitCode::Invalid }.number())
         }
@@ -58,6 +58,15 @@ pub fn run(command: ConfigCommand, around: &Around<'_>, out: &mut dyn Write, err
             Err(error) => not_loaded(&error, err),
         },
     }
+}
+
+/// Template files are read when a message is made, so a bad one does not keep a run from going; a check wants to know.
+fn with_templates(config: Config) -> Result<Config, LoadError> {
+    let mistakes = crate::notify::templates::check(&config.templates);
+    if mistakes.is_empty() {
+        return Ok(config);
+    }
+    Err(LoadError::Invalid { mistakes, warnings: config.warnings, contact: Box::default() })
 }
 
 /// Says on stderr that there is no configuration to work with.
@@ -99,7 +108,7 @@ fn check(loaded: &Result<Config, LoadError>, format: OutputFormat) -> String {
     let none: &[Remark] = &[];
     let (mistakes, warnings) = match loaded {
         Ok(config) => (none, config.warnings.as_slice()),
-        Err(LoadError::Invalid { mistakes, warnings }) => (mistakes.as_slice(), warnings.as_slice()),
+        Err(LoadError::Invalid { mistakes, warnings, .. }) => (mistakes.as_slice(), warnings.as_slice()),
         Err(LoadError::NotFound { .. } | LoadError::Unreadable { .. } | LoadError::UnknownFormat { .. }) => {
             (none, none)
         }
@@ -230,6 +239,7 @@ fn global(config: &Config) -> Vec<Effective> {
     // Whoever knows the webhook's URL can post.
     let hidden =
         |recipients: &config::Recipients| json!(recipients.slack_alerts_url.as_ref().map(|_| "(set, not shown)"));
+    let login = config.email.as_ref().and_then(|email| email.login.as_ref());
     let (email, ferry, timeouts) = (config.email.as_ref(), &config.ferry, &config.timeouts);
     let mut values: Vec<(String, Value)> = vec![
         ("errorCountToSendMessage".into(), json!(config.error_count_to_send_message)),
@@ -265,6 +275,13 @@ fn global(config: &Config) -> Vec<Effective> {
         ("email.from".into(), json!(email.map(|email| &email.from))),
         ("email.smtpHost".into(), json!(email.map(|email| &email.smtp_host))),
         ("email.smtpPort".into(), json!(email.map(|email| email.smtp_port))),
+        ("email.tls".into(), json!(email.map(|email| email.tls))),
+        ("email.username".into(), json!(login.map(|login| &login.username))),
+        ("email.passwordFile".into(), json!(login.map(|login| &login.password_file))),
+        ("email.caFile".into(), json!(email.map(|email| &email.ca_file))),
+        ("templates.adminMail".into(), json!(config.templates.admin_mail)),
+        ("templates.stakeholderMail".into(), json!(config.templates.stakeholder_mail)),
+        ("templates.slack".into(), json!(config.templates.slack)),
         ("prometheus.host".into(), json!(config.prometheus.as_ref().map(|prometheus| &prometheus.host))),
         ("prometheus.jobname".into(), json!(config.prometheus_job())),
         ("tracing.url".into(), json!(config.tracing.as_ref().map(|tracing| &tracing.url))),
@@ -350,6 +367,21 @@ mod tests {
         let (code, out, err) = run_on(missing, ConfigCommand::Show, OutputFormat::Table);
         assert_eq!((code, out.as_str()), (20, ""));
         assert!(err.starts_with("error[MT0081]"), "{err}");
+    }
+
+    #[test]
+    fn a_template_file_with_a_mistake_is_named_with_its_line() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, template) = (directory.path().join("c.yml"), directory.path().join("slack.txt"));
+        std::fs::write(&template, "{{ summary }}\n{{ sumary }}\n").unwrap();
+        let text = format!("experiments: {{}}\ntemplates: {{slack: {}}}\n", template.display());
+        std::fs::write(&file, text).unwrap();
+        let (code, out, _) = run_on(&file, ConfigCommand::Check, OutputFormat::Table);
+        assert_eq!(code, 20, "{out}");
+        assert!(out.starts_with("error[MT0235]: templates.slack: undefined value"), "{out}");
+        assert!(out.contains(&format!("--> {}:2:1", template.display())), "{out}");
+        std::fs::write(&template, "{{ summary }}\n").unwrap();
+        assert_eq!(run_on(&file, ConfigCommand::Check, OutputFormat::Table).0, 0);
     }
 
     #[test]

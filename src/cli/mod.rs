@@ -4,6 +4,7 @@
 //! compared with snapshots without a store, a clock or a terminal.
 
 pub mod config;
+pub mod counters;
 pub mod dry_run;
 pub mod error;
 pub mod exit;
@@ -62,6 +63,9 @@ enum Command {
     /// UIDs of accounts: list, set
     #[command(subcommand)]
     Uids(uids::UidsCommand),
+    /// Errors in a row: list, reset
+    #[command(subcommand)]
+    Counters(counters::CountersCommand),
     /// What an error code means and what to do about it
     Explain(explain::ExplainArgs),
     /// Completions for a shell, on stdout
@@ -110,6 +114,7 @@ impl Cli {
             }
             Command::Uids(command) => uids::run(global, command),
             Command::ListServiceNames => old_names::list_service_names(global),
+            Command::Counters(command) => counters::run(global, command),
             Command::Explain(args) => printed(|out, err| explain::run(args, out, err)),
             Command::Completions { shell } => {
                 let mut text = Vec::new();

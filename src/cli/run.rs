@@ -14,6 +14,7 @@ use crate::acting::effective::{overrides, pinned};
 use crate::acting::launch::{Launcher, Notices, Order, is_failed};
 use crate::acting::site::{Global, Site};
 use crate::acting::subjects::{subject_of, subjects};
+use crate::acting::trouble::Admins;
 use crate::acting::worker::{Worker, runtime};
 use crate::config::Service;
 use crate::steps::catalog::{ShippedActions, library};
@@ -130,9 +131,22 @@ impl From<&NoticeArgs> for Notices {
 
 /// `mt run`
 pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, Failed> {
-    let mut site = Site::load(global).map_err(|e| super::of_config(&e))?;
+    let notices = Notices::from(&args.notices);
+    // Who tries something out is not to call the admins.
+    let usual = !(args.test || args.onboard || args.dry_run);
+    let mut site = Site::load(global).map_err(|error| {
+        let failed = super::of_config(&error);
+        if usual {
+            Admins::of_error(&error, &notices).tell(&args.workflow, &failed);
+        }
+        failed
+    })?;
     args.sending.apply(&mut site);
-    let workflow = in_force(&site, &args.workflow)?;
+    let workflow = in_force(&site, &args.workflow).inspect_err(|failed| {
+        if usual && failed.code != codes::NO_SUCH_WORKFLOW {
+            Admins::of_config(&site.config, &notices).tell(&args.workflow, failed);
+        }
+    })?;
     fits(args, &workflow)?;
     let selected = site.config.select(&args.services, &args.experiments).map_err(|e| {
         Failed::new(codes::NO_SUCH_SERVICE, e.to_string()).next("mt services list").exit(ExitCode::Usage)
@@ -152,16 +166,9 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, Failed> {
     if args.dry_run {
         return super::dry_run::print(global, &site, &workflow, &services, mode);
     }
-    let order = Order {
-        workflow,
-        selection: selection(args),
-        services,
-        mode,
-        fresh: args.new,
-        notices: Notices::from(&args.notices),
-    };
+    let order = Order { workflow, selection: selection(args), services, mode, fresh: args.new, notices };
     let worker = Worker::enter(&site.state_dir)?;
-    runtime()?.block_on(async {
+    act(async {
         let launcher = Launcher::new(site, worker).await?;
         let code = launcher.start(order).await;
         launcher.leave();
@@ -182,6 +189,15 @@ fn fits(args: &RunArgs, workflow: &Workflow) -> Result<(), Failed> {
             Err(Failed::new(codes::USAGE, message).next("mt run --help").exit(ExitCode::Usage))
         }
     }
+}
+
+/// Runs the work on a runtime of its own. When it has ended, nothing is waited for any more, such as a look at a file server
+/// that hangs.
+fn act(work: impl Future<Output = Result<ExitCode, Failed>>) -> Result<ExitCode, Failed> {
+    let runtime = runtime()?;
+    let code = runtime.block_on(work);
+    runtime.shutdown_background();
+    code
 }
 
 /// The selecting arguments, sorted and without repetition.
@@ -230,7 +246,7 @@ pub fn resume(global: &Global, args: &ResumeArgs) -> Result<ExitCode, Failed> {
         return explain(global, &site, args);
     }
     let worker = Worker::enter(&site.state_dir)?;
-    runtime()?.block_on(async {
+    act(async {
         let launcher = Launcher::new(site, worker).await?;
         let code = resume_all(&launcher, args).await;
         launcher.leave();
@@ -447,4 +463,20 @@ fn whole(machine: &crate::workflow::run::Machine, plan: &[PlannedStep], why: Str
         what: crate::workflow::resume::What::Gone,
         why,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_hangs_in_the_kernel_does_not_keep_the_command_from_its_end() {
+        let (free, held) = std::sync::mpsc::channel::<()>();
+        let code = act(async {
+            drop(tokio::task::spawn_blocking(move || held.recv()));
+            Ok(ExitCode::Success)
+        });
+        assert_eq!(code.unwrap(), ExitCode::Success);
+        drop(free);
+    }
 }

@@ -13,7 +13,7 @@ use super::runs_list::{self, Filter, RunRow};
 use super::runs_show::{self, Failing, RunView, ShowOptions};
 use super::time::Clock;
 use crate::acting::site::{Global, Site};
-use crate::acting::{here, outbox};
+use crate::acting::{here, told};
 use crate::guardian;
 use crate::steps::store_uid::changes;
 use crate::workflow::counters::{Counter, CounterKey};
@@ -336,7 +336,7 @@ pub fn view_of(reader: &Reader, run: RunId, threshold: Option<u32>) -> Result<Ru
             others.insert(other, view.shortest_prefix(other)?);
         }
         let counters = counters_of(view, &state)?;
-        let told = outbox::told(view, &state, &counters, threshold)?;
+        let told = told::told(view, &state, &counters, threshold)?;
         Ok(Some((state, prefix, others, counters, told)))
     })?;
     let Some((state, prefix, others, counters, told)) = found else {

@@ -12,7 +12,7 @@ use super::names;
 use super::readers;
 use super::section::{Noted, Notes, Section, Value};
 use super::service::Timeouts;
-use super::settings::{Email, Ferry, LogFiles, LogFormat, Loki, Prometheus, Recipients, Tracing, TracingProtocol};
+use super::settings::{Ferry, LogFiles, LogFormat, Loki, Prometheus, Recipients, Tracing, TracingProtocol};
 use super::settings::{WorkerRetry, WorkerTypes};
 use super::source::Source;
 
@@ -24,7 +24,7 @@ const DEFAULT_LABEL: &str = "production";
 pub(super) type GlobalSources = BTreeMap<String, Source>;
 
 /// Reads a key of a section, and notes its source.
-fn take<T>(
+pub(super) fn take<T>(
     section: &mut Section<'_>,
     name: &'static str,
     sources: &mut GlobalSources,
@@ -126,18 +126,7 @@ fn slack_url(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<Option<Secret>,
     }
 }
 
-/// `email`.
-pub(super) fn email(root: &mut Section<'_>, sources: &mut GlobalSources, notes: &mut Notes<'_>) -> Option<Email> {
-    let mut section = root.section("email", notes);
-    let from = take(&mut section, "from", sources, notes, readers::sender).flatten();
-    let smtp_host = take(&mut section, "smtpHost", sources, notes, readers::optional_text).flatten();
-    let smtp_port = take(&mut section, "smtpPort", sources, notes, port);
-    section.finish(&[], notes);
-    let smtp_host = smtp_host.unwrap_or_else(|| "localhost".to_owned());
-    Some(Email { from: from?, smtp_host, smtp_port: smtp_port.unwrap_or(25) })
-}
-
-fn port(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<u16, Noted> {
+pub(super) fn port(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<u16, Noted> {
     // The range makes the conversion one that cannot fail.
     value.integer(1, u32::from(u16::MAX), notes).map(|port| u16::try_from(port).unwrap_or(u16::MAX))
 }
@@ -235,7 +224,7 @@ pub(super) fn logs(
     (logs, format.unwrap_or_default())
 }
 
-fn optional_path(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<Option<PathBuf>, Noted> {
+pub(super) fn optional_path(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<Option<PathBuf>, Noted> {
     readers::optional_text(value, notes).map(|text| text.map(PathBuf::from))
 }
 

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::redact::Secret;
 use crate::workflow::code::Code;
 
 use super::codes;
+use super::settings::Email;
 
 /// A place in a text, both counted from 1. The column counts characters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,7 +95,22 @@ pub enum LoadError {
         mistakes: Vec<Mistake>,
         /// What is odd, as far as it was seen.
         warnings: Vec<Warning>,
+        /// Who can be told of it, as far as that could be read.
+        contact: Box<Contact>,
     },
+}
+
+/// Who is told of a configuration that cannot be used: the parts of it that can.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contact {
+    /// How mail is sent.
+    pub email: Option<Email>,
+    /// The operators.
+    pub admin_email: Vec<String>,
+    /// Their Slack channel.
+    pub slack_alerts_url: Option<Secret>,
+    /// `disableNotifications`.
+    pub disabled: bool,
 }
 
 impl LoadError {

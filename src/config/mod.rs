@@ -5,7 +5,7 @@
 //! | `find` | which file, which format |
 //! | `json`, `yaml`, `ron_text`, `cursor` | a text into a tree of values that know their places (`node`) |
 //! | `section`, `readers` | the tree read key by key; every mistake is noted, none stops the reading |
-//! | `resolve`, `roles`, `globals` | the tree into a [`Config`] |
+//! | `resolve`, `roles`, `globals`, `mail` | the tree into a [`Config`] |
 //! | `names`, `templates`, `duration`, `options` | what single values may be |
 //! | `environment` | what is taken from the process, as a value |
 //! | `settings`, `service`, `source` | the result |
@@ -19,6 +19,7 @@ mod environment;
 mod find;
 mod globals;
 mod json;
+mod mail;
 mod mistake;
 mod names;
 mod node;
@@ -42,13 +43,16 @@ use std::path::Path;
 pub use duration::{parse_duration, show_duration};
 pub use environment::Environment;
 pub use find::{Format, find};
-pub use mistake::{LoadError, Mistake, Position, Remark, Warning};
+pub use mistake::{Contact, LoadError, Mistake, Position, Remark, Warning};
 pub use names::BadName;
 pub use select::UnknownSelection;
 pub use service::{AccountName, CreddName, ExperimentName, IssuerService, NodeName, RoleName, Service, ServiceName};
 pub use service::{Credds, Timeouts, TokenGetter};
 pub use settings::{Config, DEFAULT_LOG_DIRECTORY, DEFAULT_STATE_DIRECTORY};
-pub use settings::{Email, Ferry, LogFiles, LogFormat, Loki, Prometheus, Recipients, Tracing, TracingProtocol};
+pub use settings::{
+    Email, Ferry, LogFiles, LogFormat, Loki, MailLogin, MailTls, Prometheus, Recipients, TemplateFiles,
+};
+pub use settings::{Tracing, TracingProtocol};
 pub use settings::{WorkerRetry, WorkerTypes};
 pub use source::{Source, Sources};
 pub use templates::{Field, TemplateError};

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::codes;
 use super::environment::Environment;
 use super::globals;
-use super::mistake::{LoadError, Remark};
+use super::mail;
+use super::mistake::{Contact, LoadError, Remark};
 use super::names::show;
 use super::node::{Node, duplicates};
 use super::readers::{self, Sourced};
@@ -22,7 +23,7 @@ pub(super) fn resolve(tree: &Node, file: &Path, env: &Environment) -> Result<Con
     note_duplicates(tree, &mut notes);
     let Ok(mut root) = Section::root(tree, &mut notes) else {
         let (mistakes, warnings) = notes.sorted();
-        return Err(LoadError::Invalid { mistakes, warnings });
+        return Err(LoadError::Invalid { mistakes, warnings, contact: Box::default() });
     };
     let mut sources = BTreeMap::new();
     let (root_ref, env_ref, notes_ref) = (&mut root, env, &mut notes);
@@ -43,7 +44,8 @@ pub(super) fn resolve(tree: &Node, file: &Path, env: &Environment) -> Result<Con
         disable_notifications,
         notifications: globals::recipients(root_ref, "notifications", &mut sources, notes_ref),
         notifications_test: globals::recipients(root_ref, "notifications_test", &mut sources, notes_ref),
-        email: globals::email(root_ref, &mut sources, notes_ref),
+        email: mail::email(root_ref, env_ref, &mut sources, notes_ref),
+        templates: mail::templates(root_ref, env_ref, &mut sources, notes_ref),
         prometheus: globals::prometheus(root_ref, &mut sources, notes_ref),
         tracing: globals::tracing(root_ref, &mut sources, notes_ref),
         loki: globals::loki(root_ref, &mut sources, notes_ref),
@@ -61,7 +63,13 @@ pub(super) fn resolve(tree: &Node, file: &Path, env: &Environment) -> Result<Con
 
     let (mistakes, warnings) = notes.sorted();
     if !mistakes.is_empty() {
-        return Err(LoadError::Invalid { mistakes, warnings });
+        let contact = Box::new(Contact {
+            email: config.email,
+            admin_email: config.notifications.admin_email,
+            slack_alerts_url: config.notifications.slack_alerts_url,
+            disabled: config.disable_notifications,
+        });
+        return Err(LoadError::Invalid { mistakes, warnings, contact });
     }
     // Names cannot clash: experiments and roles are different keys of their maps, and no role holds an underscore.
     services.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
@@ -185,5 +193,5 @@ pub(super) fn syntax_error(error: super::node::SyntaxError, format: &str, file: 
         what: format!("not {format}: {}", crate::redact::redact(&error.what)),
         expected: None,
     };
-    LoadError::Invalid { mistakes: vec![mistake], warnings: Vec::new() }
+    LoadError::Invalid { mistakes: vec![mistake], warnings: Vec::new(), contact: Box::default() }
 }

@@ -41,6 +41,8 @@ pub struct Config {
     pub notifications_test: Recipients,
     /// How mail is sent; `None`: there is no `email.from`, so no mail can be sent.
     pub email: Option<Email>,
+    /// Texts that replace the shipped ones.
+    pub templates: TemplateFiles,
     /// The pushgateway.
     pub prometheus: Option<Prometheus>,
     /// Where traces go.
@@ -136,8 +138,84 @@ pub struct Email {
     pub from: String,
     /// The mail server; `localhost` unless given.
     pub smtp_host: String,
-    /// Its port; 25 unless given.
+    /// Its port; unless given that of the kind of connection: 25, 587 with STARTTLS, 465 with implicit TLS.
     pub smtp_port: u16,
+    /// How the connection is made safe.
+    pub tls: MailTls,
+    /// Who logs in; `None`: nobody does. Never without TLS.
+    pub login: Option<MailLogin>,
+    /// `caFile`: the authorities that are trusted, instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Email {
+    /// A mail server that is spoken to in the clear, without a login: what the Go service knows.
+    pub fn plain(from: impl Into<String>, smtp_host: impl Into<String>, smtp_port: u16) -> Self {
+        Self {
+            from: from.into(),
+            smtp_host: smtp_host.into(),
+            smtp_port,
+            tls: MailTls::None,
+            login: None,
+            ca_file: None,
+        }
+    }
+}
+
+/// `email.tls`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTls {
+    /// In the clear.
+    #[default]
+    None,
+    /// It begins in the clear and is made safe before anything is said. A server that cannot is not used.
+    Starttls,
+    /// TLS from the first byte.
+    Implicit,
+}
+
+impl MailTls {
+    /// Every value.
+    pub const ALL: &'static [Self] = &[Self::None, Self::Starttls, Self::Implicit];
+
+    /// As the file writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Starttls => "starttls",
+            Self::Implicit => "implicit",
+        }
+    }
+
+    /// The port that servers have for it.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::None => 25,
+            Self::Starttls => 587,
+            Self::Implicit => 465,
+        }
+    }
+}
+
+/// `email.username` and `email.passwordFile`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MailLogin {
+    /// Who.
+    pub username: String,
+    /// The file that holds the password and nothing else; only its owner may read it. It is read when mail is sent.
+    pub password_file: PathBuf,
+}
+
+/// `templates`: files that replace the shipped texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TemplateFiles {
+    /// `adminMail`.
+    pub admin_mail: Option<PathBuf>,
+    /// `stakeholderMail`.
+    pub stakeholder_mail: Option<PathBuf>,
+    /// `slack`.
+    pub slack: Option<PathBuf>,
 }
 
 /// `prometheus`.

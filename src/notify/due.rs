@@ -1,7 +1,9 @@
-//! What people are to be told: counters that have reached the threshold.
+//! What people are to be told: counters that have reached the threshold, what works again, what is wrong outside any
+//! service.
 
 use jiff::Timestamp;
 
+use crate::workflow::code::Code;
 use crate::workflow::counters::CounterKey;
 use crate::workflow::id::{Subject, TargetName};
 
@@ -33,7 +35,7 @@ pub struct DueCounter {
     pub next: Option<String>,
     /// Runs in the present row of errors, told or not; 0 where nobody counts them.
     pub failing_runs: u32,
-    /// When the present row of errors began.
+    /// When the present row of errors began; `None`: nobody counts it.
     pub failing_since: Option<Timestamp>,
 }
 
@@ -47,5 +49,34 @@ impl DueCounter {
             Kind::News => Some(TargetName::new("(news)")),
         };
         CounterKey { subject: self.subject.clone(), target }
+    }
+}
+
+/// An error outside any service: the configuration, the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What `mt explain` knows about it.
+    pub code: Code,
+    /// What is wrong.
+    pub message: String,
+    /// What mends it, when that is known.
+    pub next: Option<String>,
+}
+
+/// All that one message tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Errors outside any service.
+    pub troubles: Vec<Trouble>,
+    /// Counters at the threshold.
+    pub due: Vec<DueCounter>,
+    /// Counters whose errors somebody had been told of, and that are at zero again.
+    pub recovered: Vec<CounterKey>,
+}
+
+impl News {
+    /// Nothing to tell.
+    pub fn is_empty(&self) -> bool {
+        self.troubles.is_empty() && self.due.is_empty() && self.recovered.is_empty()
     }
 }

@@ -16,7 +16,7 @@ use super::codes::{TOKEN_FILE, VAULT_UNREACHABLE};
 use super::lookup::Lookup;
 use super::vault_options::{HTGETTOKENOPTS, VaultOptions, htgettoken_options, least_lifetime, resolve};
 use super::world::{ServiceContext, TokenSource, World};
-use super::{info_of, only_target, unknown_service};
+use super::{info_of, off_thread, only_target, unknown_service};
 use crate::config::{Credds, Service};
 use crate::process::{self, Command};
 use crate::token_file::{self, Fingerprint, TokenFileError};
@@ -26,6 +26,10 @@ use crate::workflow::id::{Subject, TargetName};
 
 /// Its name in workflow files.
 pub const NAME: &str = "GetVaultToken";
+
+/// How long the vault may take to say whether it takes a token that is to stand in. Less than the engine waits for one: a
+/// vault that is slow to answer must not be the end of it.
+const ASK_FOR: Duration = Duration::from_secs(2);
 
 /// What is recorded of a token: enough to know it again, nothing to use it with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +64,7 @@ impl GetVaultToken {
         let options = resolve(&self.world, service, &attempt.cancel).await?;
         let (staged, kept) = (self.staged(service), self.world.kept_token(service));
         let mut notes = Vec::new();
-        if let Err(error) = token_file::stage(&kept, &staged) {
+        if let Err(error) = stage(&kept, &staged).await {
             // A bad kept file only costs a login at the vault.
             notes.push(format!("the kept token was not used: {error}"));
             token_file::remove(&staged).map_err(|error| unusable(&error))?;
@@ -80,7 +84,8 @@ impl GetVaultToken {
 
         let token = token_file::read(&staged).map_err(|error| unusable(&error))?;
         let fingerprint = token.fingerprint();
-        if let Err(error) = token_file::keep(&staged, &kept) {
+        let (from, to) = (staged.clone(), kept.clone());
+        if let Err(error) = off_thread(move || token_file::keep(&from, &to)).await {
             warn!(service = %service.name, %error, "the kept vault token could not be replaced");
             notes.push(format!("the kept file could not be replaced: {error}"));
         }
@@ -208,15 +213,15 @@ impl GetVaultToken {
             false => None,
         };
         for kept in self.kept_tokens(service) {
-            let Ok(Some(fingerprint)) = token_file::stage(&kept, &staged) else { continue };
+            let Ok(Some(fingerprint)) = stage(&kept, &staged).await else { continue };
             if self.world.expiry(&fingerprint).is_some_and(|at| at <= Timestamp::now()) {
                 continue;
             }
             if let (Some(server), Ok(token)) = (&server, token_file::read(&staged)) {
-                match self.world.vault.lookup(server, &token).await {
-                    Lookup::Refused => continue,
-                    Lookup::Expires(at) => self.world.learn_expiry(&fingerprint, at),
-                    Lookup::Lasting | Lookup::Unknown(_) => {}
+                match tokio::time::timeout(ASK_FOR, self.world.vault.lookup(server, &token)).await {
+                    Ok(Lookup::Refused) => continue,
+                    Ok(Lookup::Expires(at)) => self.world.learn_expiry(&fingerprint, at),
+                    Ok(Lookup::Lasting | Lookup::Unknown(_)) | Err(_) => {}
                 }
             }
             let note = match self.world.expiry(&fingerprint) {
@@ -263,6 +268,11 @@ impl GetVaultToken {
         }
         Ok((Arc::clone(context), detail, format!("kept token unchanged, valid for {}", short(left))))
     }
+}
+
+async fn stage(kept: &Path, staged: &Path) -> Result<Option<Fingerprint>, TokenFileError> {
+    let (kept, staged) = (kept.to_owned(), staged.to_owned());
+    off_thread(move || token_file::stage(&kept, &staged)).await
 }
 
 fn unusable(error: &TokenFileError) -> Failure {

@@ -98,6 +98,18 @@ pub fn build(step: &Step, world: &Arc<World>) -> Result<Arc<dyn Action>, BuildEr
     })
 }
 
+/// Work that waits for locks and disks, which the runtime's few threads must not: every machine stands still then.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
 /// The targets of a step that does not fan out.
 fn only_target<'a>() -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
     Box::pin(async { Ok(vec![TargetName::only()]) })

@@ -111,7 +111,7 @@ impl StoreInCredd {
             return Err(condor::store(ended.exit, &ended.output, &facts));
         }
         // The credential is in the credd; a token that cannot be kept costs a login at the vault the next time.
-        let detail = match files.collect(&self.world, &kept) {
+        let detail = match files.collect(&self.world, &kept).await {
             Ok(fingerprint) => Some(json!({ "fingerprint": fingerprint, "kept": kept })),
             Err(error @ TokenFileError::Refused { .. }) => {
                 return Err(Failure::new(Class::Permanent, STORER_FILES, error.to_string()));

@@ -17,6 +17,7 @@ use tracing::{info, warn};
 
 use super::codes::STORER_FILES;
 use super::environment::Snapshot;
+use super::off_thread;
 use super::world::World;
 use crate::config::Service;
 use crate::token_file::{self, Fingerprint, TokenFileError};
@@ -73,7 +74,8 @@ impl StorerFiles {
             Files::named(&format!("u{}", world.own_uid), None, service, Some(turn))
         };
         files.save(world)?;
-        let note = files.plant(world, kept).err().map(|error| format!("the kept token could not be used: {error}"));
+        let note =
+            files.plant(world, kept).await.err().map(|error| format!("the kept token could not be used: {error}"));
         Ok((files, note))
     }
 
@@ -161,23 +163,29 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    fn plant(&self, world: &World, kept: &Path) -> Result<(), TokenFileError> {
-        let staged = world.private_path("credd");
-        let planted = match token_file::stage(kept, &staged)? {
-            Some(_) => token_file::plant(&staged, &self.token).map(|_| ()),
-            None => Ok(()),
-        };
-        token_file::remove(&staged)?;
-        planted
+    async fn plant(&self, world: &World, kept: &Path) -> Result<(), TokenFileError> {
+        let (staged, kept, token) = (world.private_path("credd"), kept.to_owned(), self.token.clone());
+        off_thread(move || {
+            let planted = match token_file::stage(&kept, &staged)? {
+                Some(_) => token_file::plant(&staged, &token).map(|_| ()),
+                None => Ok(()),
+            };
+            token_file::remove(&staged)?;
+            planted
+        })
+        .await
     }
 
     /// Takes what the storer left, and makes it the kept token of the credd.
-    pub(super) fn collect(&self, world: &World, kept: &Path) -> Result<Fingerprint, TokenFileError> {
-        let staged = world.private_path("credd");
-        token_file::collect(&self.token, &staged)?;
-        let kept = token_file::keep(&staged, kept);
-        token_file::remove(&staged)?;
-        kept
+    pub(super) async fn collect(&self, world: &World, kept: &Path) -> Result<Fingerprint, TokenFileError> {
+        let (staged, kept, token) = (world.private_path("credd"), kept.to_owned(), self.token.clone());
+        off_thread(move || {
+            token_file::collect(&token, &staged)?;
+            let kept = token_file::keep(&staged, &kept);
+            token_file::remove(&staged)?;
+            kept
+        })
+        .await
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::child::run_within;
 use super::codes::{HTGETTOKEN_OPTIONS, VAULT_SERVER_UNKNOWN};
@@ -68,7 +68,13 @@ async fn ask(world: &World, cancel: &CancellationToken) -> Result<Option<String>
             debug!(%source, "HTCondor's configuration is not asked for options of htgettoken");
             Ok(None)
         }
-        Err(process::RunError::Cancelled { .. }) => Err(()),
+        // The attempt that asked is over.
+        Err(process::RunError::Cancelled { .. }) if cancel.is_cancelled() => Err(()),
+        // Remembered, too: service after service would wait for it, each behind the one before.
+        Err(process::RunError::Cancelled { .. }) => {
+            warn!("condor_config_val did not answer within {ASK_FOR:?}: {SETTING} is taken as not set");
+            Ok(None)
+        }
     }
 }
 

@@ -50,6 +50,12 @@ pub struct Counter {
     pub failing_since: Option<Timestamp>,
     /// Runs in the present row of errors, told or not.
     pub failing_runs: u32,
+    /// Somebody has been told of the present row.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told: bool,
+    /// The run that ended a row that somebody had been told of; `None` again once its end is being told, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered_by: Option<RunId>,
 }
 
 /// What a run says of a counter.
@@ -82,6 +88,8 @@ pub fn count(
                 reported_by: None,
                 failing_since: Some(now),
                 failing_runs: 1,
+                told: false,
+                recovered_by: None,
             }),
         };
     };
@@ -99,6 +107,10 @@ pub fn count(
             next.value = 0;
             next.failing_since = None;
             next.failing_runs = 0;
+            if record.told {
+                next.told = false;
+                next.recovered_by = Some(run);
+            }
         }
         // What this run has already reported it does not count again.
         Verdict::Failed if record.reported_by == Some(run) => {}
@@ -108,6 +120,9 @@ pub fn count(
             if !again || record.failing_runs == 0 {
                 next.failing_runs = record.failing_runs + 1;
             }
+            // That it worked in between nobody has heard: for people it is still what they were told of.
+            next.told = record.told || record.recovered_by.is_some();
+            next.recovered_by = None;
         }
     }
     Some(next)
@@ -118,9 +133,26 @@ pub fn is_due(counter: &Counter, run: RunId, threshold: u32) -> bool {
     counter.run == run && counter.value > 0 && counter.value >= threshold && counter.reported_by != Some(run)
 }
 
-/// The counter after a channel has accepted a report of `value` errors in `run`.
-pub fn reported(counter: &Counter, run: RunId, value: u32) -> Counter {
-    Counter { value: counter.value.saturating_sub(value), reported_by: Some(run), ..counter.clone() }
+/// The counter after a channel has accepted a report of `value` errors, made by `run` of the row that began at `since`.
+/// A report can be accepted runs later; of a row that is over by then nothing is left to subtract.
+pub fn reported(counter: &Counter, run: RunId, value: u32, since: Option<Timestamp>) -> Counter {
+    let mut next = counter.clone();
+    if since.is_none() || counter.failing_since != since {
+        return next;
+    }
+    next.value = counter.value.saturating_sub(value);
+    if run < counter.run {
+        // The value before the present run held it, too: that run may end once more.
+        next.before = counter.before.saturating_sub(value);
+    }
+    next.reported_by = counter.reported_by.max(Some(run));
+    next.told = true;
+    next
+}
+
+/// The counter once the end of the row that it counted is being told.
+pub fn recovery_told(counter: &Counter) -> Counter {
+    Counter { recovered_by: None, ..counter.clone() }
 }
 
 /// Do runs of this mode count?
@@ -203,7 +235,7 @@ mod tests {
                 && channel_works
             {
                 self.told.push(counter.value);
-                self.counter = Some(reported(&counter, run, counter.value));
+                self.counter = Some(reported(&counter, run, counter.value, counter.failing_since));
             }
         }
 
@@ -291,5 +323,51 @@ mod tests {
         assert_eq!((row.told.len(), row.value()), (1, 0));
         row.ends(d, Verdict::Failed, true);
         assert_eq!((row.told.len(), row.value()), (1, 1));
+    }
+
+    #[test]
+    fn a_report_accepted_late_is_subtracted_from_the_row_it_told_of_and_from_no_other() {
+        let mut row = Row::new();
+        let [a, b, c, d, e] = runs();
+        for run in [a, b, c] {
+            row.ends(run, Verdict::Failed, false);
+        }
+        let told = row.counter.clone().unwrap();
+        let accept = |row: &mut Row| {
+            row.counter = Some(reported(row.counter.as_ref().unwrap(), c, told.value, told.failing_since));
+        };
+        row.ends(d, Verdict::Failed, false);
+        let mut late = Row { counter: row.counter.clone(), told: vec![] };
+        accept(&mut late);
+        assert_eq!(late.value(), 1, "four failures, three of them told");
+        late.ends(d, Verdict::Failed, false);
+        assert_eq!(late.value(), 1, "the run that ended once more is counted once");
+        row.ends(d, Verdict::Succeeded, false);
+        row.counter.as_mut().unwrap().failing_since = None;
+        let key = told.key.clone();
+        row.counter = count(row.counter.as_ref(), &key, e, Verdict::Failed, Timestamp::MAX);
+        accept(&mut row);
+        assert_eq!((row.value(), row.counter.unwrap().told), (1, false), "a new row, nobody knows of it");
+    }
+
+    #[test]
+    fn the_end_of_a_row_that_was_told_is_told_once() {
+        let recovered = |row: &Row| row.counter.as_ref().and_then(|c| c.recovered_by);
+        let mut row = Row::new();
+        let [a, b, c, d, e, f] = runs();
+        row.ends(a, Verdict::Failed, true);
+        row.ends(b, Verdict::Succeeded, true);
+        assert_eq!(recovered(&row), None, "nobody knew that it had failed");
+        for run in [b, c, d] {
+            row.ends(run, Verdict::Failed, true);
+        }
+        row.ends(e, Verdict::Succeeded, true);
+        assert_eq!(recovered(&row), Some(e));
+        let mut unheard = Row { counter: row.counter.clone(), told: vec![] };
+        unheard.ends(f, Verdict::Failed, true);
+        assert_eq!((recovered(&unheard), unheard.counter.unwrap().told), (None, true), "for people it never worked");
+        row.counter = row.counter.as_ref().map(recovery_told);
+        row.ends(f, Verdict::Succeeded, true);
+        assert_eq!(recovered(&row), None);
     }
 }

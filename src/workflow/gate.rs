@@ -42,8 +42,15 @@ struct Core {
     parallel: usize,
     next_id: u64,
     inside: BTreeMap<u64, Inside>,
+    /// How many inside hold a permit.
+    young: usize,
+    /// How many inside are old, by target.
+    old: BTreeMap<TargetName, usize>,
     waiting: VecDeque<Waiting>,
     timeouts: BTreeMap<TargetName, u32>,
+    /// How often somebody who waits was looked at.
+    #[cfg(test)]
+    looks: u64,
 }
 
 #[derive(Debug)]
@@ -66,8 +73,12 @@ impl Gate {
             parallel: usize::try_from(parallel.max(1)).unwrap_or(usize::MAX / 2),
             next_id: 0,
             inside: BTreeMap::new(),
+            young: 0,
+            old: BTreeMap::new(),
             waiting: VecDeque::new(),
             timeouts: BTreeMap::new(),
+            #[cfg(test)]
+            looks: 0,
         };
         Self { core: Arc::new(Mutex::new(core)), fans_out }
     }
@@ -77,6 +88,9 @@ impl Gate {
         let (answer, asked) = oneshot::channel();
         let id = {
             let mut core = self.lock();
+            if core.is_closed(target) {
+                return Err(Closed);
+            }
             let id = core.next_id;
             core.next_id += 1;
             core.waiting.push_back(Waiting { id, target: target.clone(), answer });
@@ -102,13 +116,15 @@ impl Gate {
         } else {
             core.timeouts.remove(target);
         }
-        core.admit(self.fans_out);
+        if core.is_closed(target) {
+            core.send_away(target);
+        }
     }
 
     /// How many attempts are inside, and how many of them still hold a permit.
     pub fn load(&self) -> (usize, usize) {
         let core = self.lock();
-        (core.inside.len(), core.inside.values().filter(|i| !i.old).count())
+        (core.inside.len(), core.young)
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -121,9 +137,7 @@ impl Pass {
     /// The attempt has reached [`OLD_AFTER`]: its permit goes to the next one.
     pub fn grow_old(&self) {
         let mut core = self.gate.lock();
-        if let Some(inside) = core.inside.get_mut(&self.id) {
-            inside.old = true;
-        }
+        core.grow_old(self.id);
         core.admit(self.gate.fans_out);
     }
 }
@@ -131,22 +145,36 @@ impl Pass {
 impl Drop for Pass {
     fn drop(&mut self) {
         let mut core = self.gate.lock();
-        core.inside.remove(&self.id);
-        core.waiting.retain(|w| w.id != self.id);
+        if !core.leave(self.id) {
+            core.waiting.retain(|w| w.id != self.id);
+        }
         core.admit(self.gate.fans_out);
     }
 }
 
 impl Core {
+    /// Lets in who may enter. A thousand services can wait here: a full gate looks at nobody.
     fn admit(&mut self, fans_out: bool) {
         let mut i = 0;
-        while i < self.waiting.len() {
-            let target = &self.waiting[i].target;
-            let closed = fans_out && self.timeouts.get(target).is_some_and(|&n| n >= TIMEOUTS_IN_A_ROW);
-            if closed {
-                self.answer(i, Err(Closed));
-            } else if self.has_room() && !(fans_out && self.is_clogged(target)) {
+        while i < self.waiting.len() && self.has_room() {
+            #[cfg(test)]
+            {
+                self.looks += 1;
+            }
+            if fans_out && self.is_clogged(&self.waiting[i].target) {
+                i += 1;
+            } else {
                 self.answer(i, Ok(()));
+            }
+        }
+    }
+
+    /// Tells all who wait for a target that it is closed.
+    fn send_away(&mut self, target: &TargetName) {
+        let mut i = 0;
+        while i < self.waiting.len() {
+            if &self.waiting[i].target == target {
+                self.answer(i, Err(Closed));
             } else {
                 i += 1;
             }
@@ -156,20 +184,42 @@ impl Core {
     fn answer(&mut self, i: usize, answer: Result<(), Closed>) {
         let Some(waiting) = self.waiting.remove(i) else { return };
         if answer.is_ok() {
+            self.young += 1;
             self.inside.insert(waiting.id, Inside { target: waiting.target, old: false });
         }
         // Nobody listens: the wait was given up, and the pass that is being dropped gives the permit back.
         let _given_up = waiting.answer.send(answer);
     }
 
+    fn grow_old(&mut self, id: u64) {
+        let Some(inside) = self.inside.get_mut(&id).filter(|inside| !inside.old) else { return };
+        inside.old = true;
+        self.young -= 1;
+        *self.old.entry(inside.target.clone()).or_insert(0) += 1;
+    }
+
+    /// Was it inside?
+    fn leave(&mut self, id: u64) -> bool {
+        let Some(inside) = self.inside.remove(&id) else { return false };
+        if !inside.old {
+            self.young -= 1;
+        } else if let Some(old) = self.old.get_mut(&inside.target) {
+            *old -= 1;
+        }
+        true
+    }
+
     fn has_room(&self) -> bool {
-        let young = self.inside.values().filter(|i| !i.old).count();
-        young < self.parallel && self.inside.len() < self.parallel.saturating_mul(2)
+        self.young < self.parallel && self.inside.len() < self.parallel.saturating_mul(2)
     }
 
     fn is_clogged(&self, target: &TargetName) -> bool {
-        let old = self.inside.values().filter(|i| i.old && &i.target == target).count();
-        old >= (self.parallel / 2).max(1)
+        self.old.get(target).is_some_and(|&old| old >= (self.parallel / 2).max(1))
+    }
+
+    /// Only targets of a step that fans out are ever noted.
+    fn is_closed(&self, target: &TargetName) -> bool {
+        self.timeouts.get(target).is_some_and(|&n| n >= TIMEOUTS_IN_A_ROW)
     }
 }
 
@@ -277,5 +327,22 @@ mod tests {
         let stuck = inside(&gate, "-");
         stuck.grow_old();
         assert!(matches!(enter(&gate, "-"), Some(Ok(_))));
+    }
+
+    #[test]
+    fn those_who_wait_cost_nothing_while_the_gate_is_full() {
+        const MANY: u64 = 1000;
+        let gate = Gate::new(1, true);
+        let busy = inside(&gate, "node0");
+        let targets: Vec<TargetName> = (0..MANY).map(|i| target(&format!("node{i}"))).collect();
+        let mut waiting: Vec<_> = targets.iter().map(|t| Box::pin(gate.enter(t))).collect();
+        for wait in &mut waiting {
+            assert!(wait.as_mut().now_or_never().is_none());
+        }
+        drop(busy);
+        for mut wait in waiting {
+            drop(wait.as_mut().now_or_never().expect("there is room").expect("it is open"));
+        }
+        assert!(gate.lock().looks <= 2 * MANY, "{} looks", gate.lock().looks);
     }
 }

@@ -64,6 +64,8 @@ pub struct Stage {
     pub lost: Mutex<BTreeSet<String>>,
     pub unconfigured: Mutex<BTreeSet<String>>,
     pub stand_ins: Mutex<BTreeSet<String>>,
+    /// The subject that takes its whole machine down: a defect.
+    pub cursed: Mutex<Option<String>>,
 }
 
 impl Stage {
@@ -131,9 +133,12 @@ impl Action for Toy {
 
     fn targets<'a>(
         &'a self,
-        _attempt: &'a Attempt,
+        attempt: &'a Attempt,
         _recorded: &'a [TargetName],
     ) -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
+        let cursed = self.stage.cursed.lock().unwrap().clone();
+        let doomed = attempt.subject.as_ref().is_some_and(|s| Some(s.as_str()) == cursed.as_deref());
+        assert!(!doomed, "a toy takes its machine down");
         let gone = self.stage.unconfigured.lock().unwrap().clone();
         let targets = self.targets.iter().filter(|t| !gone.contains(*t)).map(TargetName::new).collect();
         Box::pin(async move { Ok(targets) })

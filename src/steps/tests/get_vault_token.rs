@@ -37,6 +37,28 @@ async fn a_kept_token_is_given_to_htgettoken_which_decides() {
 }
 
 #[tokio::test]
+async fn whoever_waits_for_a_kept_files_lock_keeps_nobody_else_from_working() {
+    let mut bench = Bench::new();
+    keep(&bench.kept(), OTHER);
+    bench.htgettoken(TOKEN);
+    // Nothing is asked for before the kept file.
+    bench.variables.push(("_condor_SEC_CREDENTIAL_GETTOKEN_OPTS".to_owned(), "-a vault.lab.test".to_owned()));
+    let name = format!(".{}.lock", bench.kept().file_name().unwrap().to_str().unwrap());
+    let lock = bench.kept().with_file_name(name);
+    let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(lock).unwrap();
+    lock.lock().unwrap();
+    let world = bench.world();
+    // One thread for both: the lock is let go only if the other task is let in.
+    let (result, ()) = tokio::join!(try_once("GetVaultToken", "-", &world), async {
+        tokio::task::yield_now().await;
+        drop(lock);
+    });
+    result.unwrap();
+    let staged = world.service(Some(&subject())).unwrap().shared().token.unwrap().staged;
+    assert_eq!(fs::read_to_string(staged).unwrap().trim(), OTHER, "the kept token was used");
+}
+
+#[tokio::test]
 async fn a_kept_file_that_cannot_be_trusted_or_replaced_is_a_note() {
     let bench = Bench::new();
     fs::create_dir(bench.kept()).unwrap();
@@ -60,6 +82,19 @@ async fn the_sites_options_come_before_our_own() {
     assert!(log.starts_with(&format!("{opts} -a other.example.org -i dune")), "{log}");
     let env = fs::read_to_string(bench.path("htgettoken.env")).unwrap();
     assert!(env.contains("opts --vaulttokenminttl=1h --credkey=dunepro/managedtokens/lab.test"), "{env}");
+}
+
+#[tokio::test]
+async fn an_htcondor_configuration_that_hangs_is_waited_for_once_and_not_by_one_service_after_the_other() {
+    let bench = Bench::new();
+    bench.script("condor_config_val", "exec sleep 60");
+    let world = bench.world();
+    let cancel = CancellationToken::new();
+    for _ in 0..3 {
+        let options = crate::steps::vault_options::resolve(&world, &bench.service, &cancel).await.unwrap();
+        assert_eq!(options.server, "vault.lab.test");
+    }
+    assert_eq!(bench.log("condor_config_val").lines().count(), 1);
 }
 
 #[tokio::test]
@@ -91,6 +126,54 @@ async fn a_vault_outage_lets_the_kept_token_stand_in() {
     assert_eq!(world.service(Some(&subject())).unwrap().shared().token.unwrap().fingerprint, fingerprint(&success));
     let human = Failure::new(Class::NeedsHuman, AUTHENTICATION_NEEDED, "no");
     assert_eq!(get.stand_in(&attempt("-"), &human).await, None);
+}
+
+/// A vault that takes connections and never answers. It ends with its stdin.
+fn mute_vault(bench: &Bench) -> (std::process::Child, String) {
+    use std::io::BufRead;
+    let file = |name: &str| bench.path(name).to_str().unwrap().to_owned();
+    let (ca, ca_key, own, own_key) = (file("ca.pem"), file("ca.key"), file("vault.pem"), file("vault.key"));
+    let make = |rest: &[&str]| {
+        let common = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"];
+        let made = std::process::Command::new("openssl").args(common).args(rest).output().unwrap();
+        assert!(made.status.success(), "{made:?}");
+    };
+    make(&["-subj", "/CN=ca", "-keyout", &ca_key, "-out", &ca]);
+    let leaf = ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "subjectAltName=DNS:localhost"];
+    make(
+        &[["-subj", "/CN=vault", "-CA", &ca, "-CAkey", &ca_key, "-keyout", &own_key, "-out", &own].as_slice(), &leaf]
+            .concat(),
+    );
+    let mut server = std::process::Command::new("openssl")
+        .args(["s_server", "-accept", "127.0.0.1:0", "-cert", &own, "-key", &own_key])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(server.stdout.take().unwrap()).lines();
+    let place = lines.find_map(|line| line.unwrap().strip_prefix("ACCEPT 127.0.0.1:").map(str::to_owned)).unwrap();
+    std::thread::spawn(move || lines.for_each(drop));
+    (server, format!("localhost:{place}"))
+}
+
+#[tokio::test]
+async fn a_vault_that_takes_connections_and_never_answers_does_not_keep_the_kept_token_from_standing_in() {
+    let mut bench = Bench::new();
+    keep(&bench.kept(), TOKEN);
+    let (mut vault, place) = mute_vault(&bench);
+    bench.service.vault_server = Some(place);
+    bench.variables.push(("SSL_CERT_FILE".to_owned(), bench.path("ca.pem").to_str().unwrap().to_owned()));
+    let get = action("GetVaultToken", &bench.world());
+    // A failure that says nothing of the vault's connections, so that it is asked.
+    let failure = Failure::new(Class::Transient, AUTHENTICATION_NEEDED, "internal server error");
+    // As the engine does it.
+    let within = crate::workflow::driver::STAND_IN_WITHIN;
+    let found = tokio::time::timeout(within, get.stand_in(&attempt("-"), &failure)).await;
+    vault.kill().unwrap();
+    vault.wait().unwrap();
+    let note = found.expect("in time").expect("a stand-in").note.unwrap();
+    assert!(note.contains("its expiry is not known"), "{note}");
 }
 
 #[tokio::test]

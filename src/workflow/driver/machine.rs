@@ -94,16 +94,24 @@ async fn steps(session: &Session, over: &Over, subject: &Subject) -> Result<(), 
         }
         // A step that the run was not made with waits for the next run.
         let Some(plan) = plans.iter().find(|p| p.name == step.name) else { continue };
+        let name = &step.name;
         if !plan.runs {
-            let gone: Vec<Fact> = gone(subject, plan).collect();
-            session.recorder.record(gone).await?;
+            let mut facts: Vec<Fact> = gone(subject, plan).collect();
+            if !facts.is_empty() && status(session, subject, name) == Some(StepStatus::Pending) {
+                // Cut off while only those had no outcome: what is left of it has ended.
+                let (subject, step) = (Some(subject.clone()), name.clone());
+                facts.push(Fact::StepStarted { subject, step, targets: Vec::new() });
+            }
+            session.recorder.record(facts).await?;
             continue;
         }
-        let name = &step.name;
         if !step.when.contains(&mode) {
-            let why = "this mode leaves it out".to_owned();
-            let fact = Fact::StepSkipped { subject: Some(subject.clone()), step: name.clone(), why };
-            session.recorder.record(vec![fact]).await?;
+            // With the present definition it may have an outcome of an earlier session, which stays.
+            if status(session, subject, name) == Some(StepStatus::Pending) {
+                let why = "this mode leaves it out".to_owned();
+                let fact = Fact::StepSkipped { subject: Some(subject.clone()), step: name.clone(), why };
+                session.recorder.record(vec![fact]).await?;
+            }
             continue;
         }
         let action = session.actions.get(name).ok_or_else(|| DriveError::NoAction(name.clone()))?;

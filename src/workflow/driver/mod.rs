@@ -27,6 +27,8 @@ use super::id::{RunId, StepName, Subject};
 use super::lease::Leases;
 use super::recorder::Recorder;
 use over::{Over, Why};
+#[cfg(test)]
+pub(crate) use step::STAND_IN_WITHIN;
 
 /// What the engine says itself about a failed attempt.
 pub mod codes {
@@ -162,8 +164,17 @@ pub async fn drive(recorder: Arc<Recorder>, plan: SessionPlan) -> Result<Session
         let span = session.span(&subject);
         machines.spawn(async move { machine::run(&session, &over, &subject).await }.instrument(span));
     }
+    let mut defect = None;
     while let Some(ended) = machines.join_next().await {
-        ended??;
+        if let Err(error) = ended.map_err(DriveError::from).and_then(|ended| ended) {
+            // The others have nothing to do with it: they go on to their ends.
+            tracing::error!("{error}");
+            defect.get_or_insert(error);
+        }
+    }
+    if let Some(defect) = defect {
+        session.end(SessionEnd::Interrupted).await?;
+        return Err(defect);
     }
     if over.why() == Some(Why::Stopped) {
         return session.end(SessionEnd::Interrupted).await;

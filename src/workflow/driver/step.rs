@@ -25,7 +25,7 @@ use super::{DriveError, Session, codes};
 const GRACE: Duration = Duration::from_secs(4);
 
 /// A stand-in is a look at local files: longer than this and there is none.
-const STAND_IN_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const STAND_IN_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) fn fans_out(step: &Step) -> bool {
     match step.per {

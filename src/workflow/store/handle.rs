@@ -31,8 +31,8 @@ pub enum Access {
 pub struct Options {
     /// How long other processes are waited for: 10 s.
     pub patience: Duration,
-    /// How long the blocking calls wait for an answer in all, the time in line included: 30 s. It takes longer only if a
-    /// disk hangs. The async calls wait without limit: their callers have deadlines of their own.
+    /// How long every call waits for an answer in all, the time in line included: 30 s. It takes longer only if a disk
+    /// hangs.
     pub answer: Duration,
     /// Below this much free space (in bytes) the store is not opened: [`MIN_FREE`].
     pub min_free: u64,
@@ -135,9 +135,10 @@ impl Store {
     {
         let (reply, answer) = oneshot::channel();
         let sent = self.send_write(change, move |outcome| drop(reply.send(outcome)));
+        let (limit, hangs) = (self.answer, self.hangs());
         async move {
             sent?;
-            unwound(answer.await.map_err(|_| StoreError::Closed)?)
+            unwound(within(limit, answer, hangs).await?)
         }
     }
 
@@ -173,7 +174,7 @@ impl Store {
     {
         let (reply, answer) = oneshot::channel();
         self.send_read(look, move |outcome| drop(reply.send(outcome)))?;
-        unwound(answer.await.map_err(|_| StoreError::Closed)?)
+        unwound(within(self.answer, answer, self.hangs()).await?)
     }
 
     /// [`Store::read`] for code that is not async.
@@ -279,6 +280,21 @@ impl Store {
         self.requests.send(request).map_err(|_| StoreError::Closed)
     }
 }
+
+/// The thread's answer, if it comes in time. The time is waited for in parts: when this process was stopped for a while,
+/// all of it may be over at once, and the thread must still have its turn.
+async fn within<T>(limit: Duration, answer: oneshot::Receiver<T>, hangs: StoreError) -> Result<T, StoreError> {
+    let mut answer = answer;
+    for _ in 0..PARTS {
+        if let Ok(answered) = tokio::time::timeout(limit / PARTS, &mut answer).await {
+            return answered.map_err(|_| StoreError::Closed);
+        }
+    }
+    Err(hangs)
+}
+
+/// See [`within`].
+const PARTS: u32 = 3;
 
 /// A closure's result, or the panic that ended it.
 type Outcome<T, E> = Result<Result<T, E>, Box<dyn Any + Send>>;

@@ -1,0 +1,73 @@
+//! One message to Slack's incoming webhook: `POST {"text": …}`. The webhook's address is a secret and in no message.
+
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, StatusCode, redirect};
+
+use super::codes::{SLACK_REFUSED, SLACK_UNCERTAIN, SLACK_UNREACHABLE};
+use super::outbox::OutboxEntry;
+use super::prepare::remarks;
+use crate::redact::Secret;
+use crate::workflow::action::{Class, Failure};
+
+/// All of it, from looking up the name to the answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// The text as it goes out. `late`: another run had it to send.
+pub fn text(entry: &OutboxEntry, late: bool) -> String {
+    let remarks: String = remarks(entry, late).iter().map(|one| format!("({one})\n")).collect();
+    remarks + &entry.body
+}
+
+/// Posts a text. `roots`: the system's authorities, PEM. After a failure with [`SLACK_UNCERTAIN`] it may have been
+/// taken, after any other not.
+pub async fn post(webhook: &Secret, text: &str, roots: &[u8]) -> Result<(), Failure> {
+    let client = client(roots).map_err(|error| unreachable(error, Class::Permanent))?;
+    let sent = client.post(webhook.expose()).json(&serde_json::json!({ "text": text })).send().await;
+    let answer = match sent {
+        Ok(answer) => answer,
+        Err(error) if error.is_connect() || error.is_builder() => return Err(unreachable(error, Class::Transient)),
+        Err(error) => {
+            let message = format!("Slack does not answer: {}", chain(&error.without_url()));
+            return Err(Failure::new(Class::Timeout, SLACK_UNCERTAIN, message));
+        }
+    };
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(());
+    }
+    let class = match status {
+        StatusCode::TOO_MANY_REQUESTS => Class::Transient,
+        status if status.is_server_error() => Class::Transient,
+        _ => Class::Permanent,
+    };
+    let code = if class == Class::Permanent { SLACK_REFUSED } else { SLACK_UNREACHABLE };
+    let why: String = answer.text().await.unwrap_or_default().chars().take(100).collect();
+    Err(Failure::new(class, code, format!("Slack answers {status}: {}", super::words::one_line(&why))))
+}
+
+fn client(roots: &[u8]) -> Result<Client, reqwest::Error> {
+    let build = |authorities: Vec<Certificate>| {
+        // Whoever knows the address can post: it goes where the configuration says, and nowhere else.
+        let builder = Client::builder().timeout(ANSWER_WITHIN).redirect(redirect::Policy::none());
+        authorities.into_iter().fold(builder, reqwest::ClientBuilder::add_root_certificate).build()
+    };
+    // An odd authority in the system's bundle: those that are compiled in still are there.
+    build(Certificate::from_pem_bundle(roots).unwrap_or_default()).or_else(|_| build(Vec::new()))
+}
+
+fn unreachable(error: reqwest::Error, class: Class) -> Failure {
+    let message = format!("Slack cannot be reached: {}", chain(&error.without_url()));
+    Failure::new(class, SLACK_UNREACHABLE, message)
+}
+
+/// An error with its causes; reqwest's own text does not name them.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}
