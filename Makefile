@@ -5,12 +5,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help demo test fmt clippy doc deny unit bench lab release
+.PHONY: help demo test fmt clippy doc deny unit bench lab release torture torture-fire
 
 help:
 	@echo "make demo    install what is missing, build, raise the laboratory, run token-push on it, prove the tokens, take it down"
 	@echo "make test    formatting, lints, documentation, dependencies, unit, property, snapshot and laboratory tests"
 	@echo "make bench   print the figures of benches/"
+	@echo "make torture tests without an end, until one fails or Ctrl-C"
 
 demo: lab release
 	MT=target/release/mt lab/demo
@@ -39,6 +40,13 @@ unit:
 
 bench:
 	cargo bench --locked
+
+torture: torture-fire
+
+# From a round that differs every time: FIRE_SEED and FIRE_ROUNDS choose others. What is printed replays a bad round.
+torture-fire: lab
+	FIRE_SEED=$${FIRE_SEED:-$$(date +%s)} FIRE_ROUNDS=$${FIRE_ROUNDS:-forever} \
+	    cargo test --locked --test fire -- --nocapture
 
 lab:
 	lab/lab install
