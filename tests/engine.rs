@@ -348,6 +348,18 @@ async fn a_step_that_the_present_definition_leaves_out_keeps_the_outcome_it_has(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_step_that_the_workflow_of_the_session_does_not_have_says_so_and_blames_no_deadline() {
+    let mut run = Run::of(&["dune"]);
+    let state = begin(created(&run.workflow, &run.names(), run.mode));
+    run.workflow.steps.retain(|step| step.name.as_str() != "store");
+    let (state, _) = run.session(state).await;
+    let store = step_of(&state, "dune", "store");
+    assert_eq!(store.status, StepStatus::NotAttempted);
+    assert_eq!(store.why.as_deref(), Some("the workflow of this session has no such step"));
+    assert_eq!(step_of(&state, "dune", "push").status, StepStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_subject_that_another_run_holds_is_skipped_and_the_other_run_is_named() {
     let run = Run::of(&["dune", "mu2e"]);
     let other = RunId::generate();

@@ -220,13 +220,21 @@ fn gone<'a>(subject: &'a Subject, plan: &'a StepPlan) -> impl Iterator<Item = Fa
 
 /// Ends the machine: what has no outcome was not attempted.
 async fn finish(session: &Session, subject: &Subject, how: MachineEnd) -> Result<(), DriveError> {
-    let why = "the run's deadline struck".to_owned();
+    let why = match how {
+        MachineEnd::Deadline => "the run's deadline struck",
+        // The run was made with it; the definition that this session works with has lost it.
+        MachineEnd::Done => "the workflow of this session has no such step",
+    };
     let mut facts: Vec<Fact> = session.recorder.with(|state| {
         let steps = state.machines.get(subject).map(|m| m.steps.as_slice()).unwrap_or_default();
         steps
             .iter()
             .filter(|s| s.status == StepStatus::Pending)
-            .map(|s| Fact::StepNotAttempted { subject: Some(subject.clone()), step: s.name.clone(), why: why.clone() })
+            .map(|s| Fact::StepNotAttempted {
+                subject: Some(subject.clone()),
+                step: s.name.clone(),
+                why: why.to_owned(),
+            })
             .collect()
     });
     facts.push(Fact::MachineEnded { subject: subject.clone(), how });
