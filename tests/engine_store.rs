@@ -248,6 +248,72 @@ async fn what_is_due_is_prepared_in_the_transaction_that_ends_the_last_machine()
     assert_eq!(*prepared.0.lock().unwrap(), ["dune 2", "dune 2"]);
 }
 
+/// Says how the machines stood when the last one ended.
+#[derive(Default)]
+struct Epilogues(std::sync::Mutex<Vec<Vec<MachineStatus>>>);
+
+impl Epilogue for Epilogues {
+    fn machines_ended(&self, _: &mut Tx<'_>, state: &RunState) -> Result<(), StoreError> {
+        self.0.lock().unwrap().push(state.machines.values().map(|machine| machine.status).collect());
+        Ok(())
+    }
+}
+
+/// A run of which dune failed and mu2e was cut off, claimed by a second session.
+async fn cut_off_after_dune(site: &Site) -> RunState {
+    site.stage.play("dune", "kinit", "-", &[Play::Fail(Class::Permanent, AT_ONCE)]);
+    site.stage.play("mu2e", "kinit", "-", &[Play::Hang]);
+    let state = site.create(&["dune", "mu2e"], Mode::Normal).await;
+    let run = state.run.id;
+    let recorder = Arc::new(Recorder::new(state, Some(site.store.clone()), None, None));
+    let plan = plan(&site.workflow, &site.stage, &["dune", "mu2e"], &site.state.leases());
+    let (stop, seen) = (plan.stop.clone(), recorder.clone());
+    tokio::spawn(async move {
+        let failed = |s: &RunState| s.machines[&Subject::new("dune")].status == MachineStatus::Failed;
+        while !seen.with(failed) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        stop.cancel();
+    });
+    assert_eq!(drive(recorder, plan).await.unwrap(), SessionEnd::Interrupted);
+    site.stage.script.lock().unwrap().clear();
+    claim(&site.store, run, by(), all_dead()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_session_prepares_what_is_due_once_and_not_before_it_has_done_again_what_had_failed() {
+    let mut site = Site::new();
+    site.workflow.overlap = managed_tokens::workflow::definition::Overlap::Wait(Duration::from_secs(60));
+    let claimed = cut_off_after_dune(&site).await;
+    let epilogues = Arc::new(Epilogues::default());
+    // Somebody holds dune until mu2e has long ended.
+    let leases = managed_tokens::workflow::lease::Leases::new(site.state.leases());
+    let lease = leases.take(&Subject::new("dune"), RunId::generate()).unwrap().unwrap();
+    let (run, store) = (claimed.run.id, site.store.clone());
+    tokio::spawn(async move {
+        let ended = |state: RunState| state.machines[&Subject::new("mu2e")].status == MachineStatus::Succeeded;
+        while !ended(store.read(move |view| load(view, run)).await.unwrap().unwrap().unwrap()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(lease);
+    });
+    site.drive(claimed, &["dune", "mu2e"], Some(epilogues.clone())).await;
+    assert_eq!(*epilogues.0.lock().unwrap(), [[MachineStatus::Succeeded; 2]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resumed_session_that_has_to_leave_a_failed_machine_to_another_run_prepares_what_is_due_all_the_same() {
+    let mut site = Site::new();
+    // Long enough for the other machine to end first.
+    site.workflow.overlap = managed_tokens::workflow::definition::Overlap::Wait(Duration::from_secs(1));
+    let claimed = cut_off_after_dune(&site).await;
+    let epilogues = Arc::new(Epilogues::default());
+    let leases = managed_tokens::workflow::lease::Leases::new(site.state.leases());
+    let _lease = leases.take(&Subject::new("dune"), RunId::generate()).unwrap().unwrap();
+    site.drive(claimed, &["dune", "mu2e"], Some(epilogues.clone())).await;
+    assert_eq!(*epilogues.0.lock().unwrap(), [[MachineStatus::Failed, MachineStatus::Succeeded]]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_runs_go_side_by_side_and_each_has_its_own_history() {
     let site = Site::new();

@@ -177,6 +177,29 @@ impl Fact {
         }
     }
 
+    /// Whose machine comes to its end by it.
+    pub fn ended(&self) -> Option<&Subject> {
+        match self {
+            Self::MachineEnded { subject, .. }
+            | Self::MachineSkipped { subject, .. }
+            | Self::MachineGone { subject }
+            | Self::MachineSuperseded { subject, .. } => Some(subject),
+            Self::RunCreated(_)
+            | Self::SessionStarted(_)
+            | Self::SessionEnded { .. }
+            | Self::RunCancelled
+            | Self::RunSuperseded { .. }
+            | Self::MachineStarted { .. }
+            | Self::StepStarted { .. }
+            | Self::StepSkipped { .. }
+            | Self::StepNotAttempted { .. }
+            | Self::StepCut { .. }
+            | Self::TargetGone { .. }
+            | Self::AttemptStarted { .. }
+            | Self::AttemptEnded { .. } => None,
+        }
+    }
+
     /// Whose machine it is about.
     pub fn subject(&self) -> Option<&Subject> {
         match self {

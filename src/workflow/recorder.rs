@@ -19,7 +19,7 @@ use super::store::{Store, StoreError, Tx};
 
 /// What the engine's user adds to the transactions that end machines.
 pub trait Epilogue: Send + Sync {
-    /// In the transaction that ends the last machine of the session: every counter has its new value.
+    /// In the transaction that ends the last machine of the session: every counter has its new value. Once in a session.
     fn machines_ended(&self, tx: &mut Tx<'_>, state: &RunState) -> Result<(), StoreError>;
 }
 
@@ -28,11 +28,21 @@ pub type Observer = Arc<dyn Fn(&Event, &RunState) + Send + Sync>;
 
 /// See the module's documentation.
 pub struct Recorder {
-    state: Mutex<RunState>,
+    held: Mutex<Held>,
     store: Option<Store>,
     unrecorded: OnceLock<String>,
     epilogue: Option<Arc<dyn Epilogue>>,
     observer: Option<Observer>,
+}
+
+/// What a session knows.
+struct Held {
+    state: RunState,
+    /// Machines that this session has yet to end. Some have ended in an earlier session and are worked on again: until
+    /// then their outcome is the old one.
+    awaited: BTreeSet<Subject>,
+    /// A machine has ended in this session.
+    some_ended: bool,
 }
 
 /// What some facts change in the store.
@@ -46,7 +56,20 @@ pub(super) struct Batch {
     ended: Option<RunState>,
 }
 
+impl Held {
+    /// Has every machine ended, and none of them is still to be worked on?
+    fn is_over(&self) -> bool {
+        self.awaited.is_empty() && all_ended(&self.state)
+    }
+}
+
 impl Batch {
+    /// Nothing but what follows the end of the last machine.
+    fn of_the_end(state: &RunState) -> Self {
+        let (machines, events, counted) = (Vec::new(), Vec::new(), Vec::new());
+        Self { run: state.run.clone(), machines, events, counted, ended: Some(state.clone()) }
+    }
+
     /// Writes events, derived records and counters: all in the caller's transaction.
     pub(super) fn write(&self, tx: &mut Tx<'_>, epilogue: Option<&dyn Epilogue>) -> Result<(), StoreError> {
         let run = &self.run;
@@ -83,7 +106,8 @@ impl Recorder {
         epilogue: Option<Arc<dyn Epilogue>>,
         observer: Option<Observer>,
     ) -> Self {
-        Self { state: Mutex::new(state), store, unrecorded: OnceLock::new(), epilogue, observer }
+        let held = Held { state, awaited: BTreeSet::new(), some_ended: false };
+        Self { held: Mutex::new(held), store, unrecorded: OnceLock::new(), epilogue, observer }
     }
 
     /// A recorder that keeps nothing, and why.
@@ -105,7 +129,23 @@ impl Recorder {
 
     /// Reads the state.
     pub fn with<T>(&self, read: impl FnOnce(&RunState) -> T) -> T {
-        read(&self.lock())
+        read(&self.lock().state)
+    }
+
+    /// The session will work on these machines: what follows the end of the last waits for all of them.
+    pub(super) fn expect(&self, subjects: impl IntoIterator<Item = Subject>) {
+        self.lock().awaited.extend(subjects);
+    }
+
+    /// The session leaves a machine that it was to work on as an earlier one has ended it.
+    pub(super) async fn leave(&self, subject: &Subject) {
+        let pending = {
+            let mut held = self.lock();
+            let last = held.awaited.remove(subject) && held.is_over() && held.some_ended;
+            let batch = last.then(|| Batch::of_the_end(&held.state));
+            batch.and_then(|batch| self.store().map(|store| self.submit(store, batch)))
+        };
+        self.finish(pending).await;
     }
 
     /// Applies the facts and returns when they are durable. On an illegal event nothing of the call is recorded.
@@ -114,20 +154,31 @@ impl Recorder {
             return Ok(());
         }
         let pending = {
-            let mut state = self.lock();
-            let batch = apply(&mut state, facts)?;
+            let mut held = self.lock();
+            let mut batch = apply(&mut held.state, facts)?;
+            for subject in batch.events.iter().filter_map(|event| event.fact.ended()) {
+                held.awaited.remove(subject);
+                held.some_ended = true;
+            }
+            if !held.is_over() {
+                batch.ended = None;
+            }
             if let Some(observer) = &self.observer {
-                batch.events.iter().for_each(|event| observer(event, &state));
+                batch.events.iter().for_each(|event| observer(event, &held.state));
             }
             // Handed over under the lock, so that the store sees the events in their order.
             self.store().map(|store| self.submit(store, batch))
         };
+        self.finish(pending).await;
+        Ok(())
+    }
+
+    async fn finish(&self, pending: Option<impl Future<Output = Result<(), StoreError>>>) {
         if let Some(pending) = pending
             && let Err(error) = pending.await
         {
             self.give_up(error.to_string());
         }
-        Ok(())
     }
 
     fn submit(
@@ -145,9 +196,9 @@ impl Recorder {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, RunState> {
+    fn lock(&self) -> MutexGuard<'_, Held> {
         // `record` replaces the state as a whole, so a panic never leaves it half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

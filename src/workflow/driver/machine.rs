@@ -43,6 +43,8 @@ pub(super) async fn run(session: &Session, over: &Over, subject: &Subject) -> Re
             if matches!(status, MachineStatus::Pending | MachineStatus::Interrupted | MachineStatus::Skipped) {
                 let fact = Fact::MachineSkipped { subject: subject.clone(), held_by: held.by };
                 session.recorder.record(vec![fact]).await?;
+            } else {
+                session.recorder.leave(subject).await;
             }
             return Ok(());
         }

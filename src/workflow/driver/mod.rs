@@ -26,6 +26,7 @@ use super::gate::Gate;
 use super::id::{RunId, StepName, Subject};
 use super::lease::Leases;
 use super::recorder::Recorder;
+use super::resume::{MachineDecision, decide_machine};
 use over::{Over, Why};
 #[cfg(test)]
 pub(crate) use step::STAND_IN_WITHIN;
@@ -157,6 +158,7 @@ pub async fn drive(recorder: Arc<Recorder>, plan: SessionPlan) -> Result<Session
         number,
     });
 
+    session.recorder.expect(session.to_end());
     let over = Over::at(end_of_work, stop.clone());
     let mut machines = JoinSet::new();
     for subject in subjects {
@@ -200,6 +202,18 @@ pub fn plan_of(
 }
 
 impl Session {
+    /// The machines that this session has to bring to an end.
+    fn to_end(&self) -> Vec<Subject> {
+        let decision = |machine: &super::run::Machine| {
+            let (configured, newer) = (self.configured.contains(&machine.subject), self.newer.get(&machine.subject));
+            decide_machine(machine.status, configured, newer.copied())
+        };
+        self.recorder.with(|state| {
+            let mine = state.machines.values().filter(|machine| decision(machine) != MachineDecision::Leave);
+            mine.map(|machine| machine.subject.clone()).collect()
+        })
+    }
+
     /// What a machine's task says is about its subject.
     fn span(&self, subject: &Subject) -> tracing::Span {
         let run = self.run;
