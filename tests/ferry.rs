@@ -411,6 +411,20 @@ fn an_account_that_another_run_works_on_is_left_to_it() {
 }
 
 #[test]
+fn without_a_place_for_locks_accounts_are_worked_on_all_the_same_and_the_log_says_so() {
+    let Some(lab) = lab() else { return };
+    let corner = corner(&lab, "no-locks");
+    let leases = corner.state().join("leases");
+    std::fs::create_dir(&leases).expect("nothing is there yet");
+    std::fs::set_permissions(&leases, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("it is ours");
+    corner.give(&leases);
+    std::fs::write(leases.join("accounts.d"), "in the way").expect("it can be written");
+    let ended = corner.run(&["run", "ferry-refresh"]).exits(0);
+    assert!(ended.err.contains("MT0014") && ended.err.contains("accounts.d"), "{ended:?}");
+    assert_eq!(corner.show("latest")["status"], "succeeded");
+}
+
+#[test]
 fn without_a_usable_store_the_uids_are_kept_beside_it() {
     let Some(lab) = lab() else { return };
     let corner = corner(&lab, "no-store");

@@ -321,7 +321,7 @@ impl Launcher {
             }
         });
         let configured = order.subjects();
-        let leases = leases(places, order.workflow.for_each)?;
+        let leases = leases(places, order.workflow.for_each);
         outbox.attach(recorder.clone());
         let plan = SessionPlan {
             workflow: Arc::new(order.workflow),
@@ -518,17 +518,18 @@ pub fn is_failed(status: RunStatus) -> bool {
     }
 }
 
-/// Accounts have leases of their own: one may be called like a service.
-fn leases(places: &Places, for_each: ForEach) -> Result<Leases, Failed> {
-    let directory = match for_each {
-        ForEach::Service => places.leases.clone(),
+/// Accounts have leases of their own: one may be called like a service. Where these cannot be, the work is done without.
+fn leases(places: &Places, for_each: ForEach) -> Leases {
+    match for_each {
+        ForEach::Service => Leases::new(&places.leases),
         ForEach::Account => {
             let directory = places.leases.join("accounts.d");
-            private_dir::create(&directory).map_err(|e| Failed::new(e.code(), e.to_string()))?;
-            directory
+            match private_dir::create(&directory) {
+                Ok(()) => Leases::new(directory),
+                Err(error) => Leases::without(error.to_string()),
+            }
         }
-    };
-    Ok(Leases::new(directory))
+    }
 }
 
 fn uids_json(places: &Places) -> PathBuf {

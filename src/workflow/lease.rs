@@ -10,7 +10,8 @@ use super::id::{RunId, Subject};
 /// The directory of leases.
 #[derive(Clone, Debug)]
 pub struct Leases {
-    directory: PathBuf,
+    /// Why there is none, if so.
+    directory: Result<PathBuf, String>,
 }
 
 /// A subject held by this process; dropping it lets the next one in.
@@ -29,15 +30,22 @@ pub struct Held {
 impl Leases {
     /// Leases in this directory, which exists.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: directory.into() }
+        Self { directory: Ok(directory.into()) }
+    }
+
+    /// Nobody can be locked, and why: every subject is worked on without a lock, which the log says.
+    pub fn without(why: impl Into<String>) -> Self {
+        Self { directory: Err(why.into()) }
     }
 
     /// Takes the subject for a run, without waiting. `Ok(Err(_))`: somebody else holds it.
     ///
     /// # Errors
-    /// The lock file, which they name, cannot be opened or locked.
+    /// The lock file, which they name, cannot be opened or locked; or there can be none.
     pub fn take(&self, subject: &Subject, run: RunId) -> io::Result<Result<Lease, Held>> {
-        let path = self.directory.join(subject.as_str());
+        let directory =
+            self.directory.as_ref().map_err(|why| io::Error::other(format!("cannot lock {subject}: {why}")))?;
+        let path = directory.join(subject.as_str());
         let failed = |doing: &str, error: io::Error| {
             io::Error::new(error.kind(), format!("cannot {doing} {}: {error}", path.display()))
         };
