@@ -96,8 +96,9 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     ),
     (
         codes::STEP_GONE,
-        "a step of the run is not in the workflow any more",
-        "The run was made with a definition that has a step of this name, and the file has none now.\n\
+        "a step of the run is not in the workflow any more, or works over something else",
+        "The run was made with a definition that has a step of this name, and the file has none now, or one with another\n\
+         `per`: its nodes cannot be told from the credds of the other.\n\
          Resume with `--definition pinned` to use the definition that the run was made with, or start a new run.",
     ),
     (

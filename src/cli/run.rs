@@ -355,16 +355,11 @@ fn definition(site: &Site, state: &RunState, kept: Option<String>, which: WhichD
     match which {
         WhichDefinition::Latest => {
             let workflow = in_force(site, name)?;
-            let planned = state.run.plan.iter().map(|p| &p.name).chain(state.run.steps.iter().map(|s| &s.name));
-            let known: BTreeSet<_> = workflow.steps.iter().chain(&workflow.finally).map(|s| &s.name).collect();
-            match planned.into_iter().find(|p| !known.contains(p)) {
+            match misfit(state, &workflow) {
                 None => Ok(workflow),
-                Some(gone) => Err(Failed::new(
-                    codes::STEP_GONE,
-                    format!("step {gone} of run {} is not in the present {name}", state.run.id),
-                )
-                .next(format!("mt runs resume {} --definition pinned, or mt run {name}", state.run.id))
-                .exit(ExitCode::Invalid)),
+                Some(why) => Err(Failed::new(codes::STEP_GONE, why)
+                    .next(format!("mt runs resume {} --definition pinned, or mt run {name}", state.run.id))
+                    .exit(ExitCode::Invalid)),
             }
         }
         WhichDefinition::Pinned => {
@@ -378,6 +373,21 @@ fn definition(site: &Site, state: &RunState, kept: Option<String>, which: WhichD
             pinned(&site.config, state.run.id, &text).map_err(|ds| of_diagnostics(&ds))
         }
     }
+}
+
+/// Why this workflow cannot go on with the run, if it cannot: a step's outcomes must mean the same in both.
+fn misfit(state: &RunState, workflow: &Workflow) -> Option<String> {
+    let (run, name) = (&state.run, &workflow.name);
+    let present: BTreeMap<_, _> = workflow.steps.iter().chain(&workflow.finally).map(|s| (&s.name, s)).collect();
+    let mut planned = run.plan.iter().map(|p| &p.name).chain(run.steps.iter().map(|s| &s.name));
+    if let Some(gone) = planned.find(|step| !present.contains_key(step)) {
+        return Some(format!("step {gone} of run {} is not in the present {name}", run.id));
+    }
+    // The nodes of the one would be added to the credds of the other, or to the whole.
+    let moved =
+        run.plan.iter().find(|planned| present.get(&planned.name).is_some_and(|step| step.per != planned.per))?;
+    let (step, before, now) = (&moved.name, moved.per, present.get(&moved.name)?.per);
+    Some(format!("step {step} of run {} has `per: {before:?}`, and `per: {now:?}` in the present {name}", run.id))
 }
 
 fn explain(global: &Global, site: &Site, args: &ResumeArgs) -> Result<ExitCode, Failed> {

@@ -164,6 +164,16 @@ fn a_run_is_resumed_with_the_definition_it_was_made_with_unless_the_present_one_
         assert!(refused.err.contains(word), "{word}: {refused:?}");
     }
     assert_eq!(corner.show(&id)["sessions"].as_array().map(Vec::len), Some(1), "it was not touched");
+    // So is one that works over something else: its outcomes would stand beside those of the nodes.
+    let whole = late("late-1").replace("per: Node", "per: Subject");
+    corner.workflow("token-push", &workflow(&[KINIT, GET, PUSH, &whole]));
+    for more in [&["--explain"][..], &[]] {
+        let refused = corner.run(&[&["runs", "resume", &id, "--definition", "latest"], more].concat()).exits(20);
+        for word in ["step late", "per: Node", "per: Subject", "--definition pinned"] {
+            assert!(refused.err.contains(word), "{word}: {refused:?}");
+        }
+    }
+    assert_eq!(corner.show(&id)["sessions"].as_array().map(Vec::len), Some(1), "it was not touched");
     corner.run(&["runs", "resume", &id]).exits(11);
     assert_eq!(corner.calls("late-1").len(), 4, "the pinned one still has it");
 
