@@ -282,7 +282,8 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     (
         COLLECTOR_UNREACHABLE,
         "the collector cannot be asked for credds",
-        "Each collector of condorCollectorHost was tried in order. Where an earlier session of the run has a list, that\n\
+        "Each collector of condorCollectorHost was tried in order, each for 10 s at most, all together for half of the\n\
+         step's time. Where an earlier session of the run has a list, that\n\
          list is used. With condorCreddHost set, no collector is needed.",
     ),
     (

@@ -17,6 +17,9 @@ use crate::workflow::action::{Class, Failure};
 
 /// One collector answers in milliseconds; one that hangs must not eat the run's time.
 const ASK_FOR: Duration = Duration::from_secs(10);
+/// All of them together get this part of the step's time: a child that hears no SIGTERM takes 2 s more, and there must be
+/// time left to say what is wrong, or to go on with the credds of an earlier session.
+const SHARE: u32 = 2;
 
 /// The credds of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +37,8 @@ type Question = (Vec<String>, Option<String>);
 #[derive(Debug, Default)]
 pub(super) struct CreddCache(Mutex<BTreeMap<Question, Arc<OnceCell<Answer>>>>);
 
-/// The credds of a service: the configured one, or what the first collector that answers says.
-pub(super) async fn of(world: &World, service: &Service, cancel: &CancellationToken) -> Answer {
+/// The credds of a service: the configured one, or what the first collector that answers says. `within`: the step's time.
+pub(super) async fn of(world: &World, service: &Service, within: Duration, cancel: &CancellationToken) -> Answer {
     let (collectors, constraint) = match &service.credds {
         Credds::Fixed(credd) => return Ok(Found { credds: vec![credd.clone()], collector: None }),
         Credds::Collector { collectors, constraint } => (collectors, constraint),
@@ -44,7 +47,7 @@ pub(super) async fn of(world: &World, service: &Service, cancel: &CancellationTo
         let mut cache = world.credds.0.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(cache.entry((collectors.clone(), constraint.clone())).or_default())
     };
-    match cell.get_or_try_init(|| ask_all(world, collectors, constraint.as_deref(), cancel)).await {
+    match cell.get_or_try_init(|| ask_all(world, collectors, constraint.as_deref(), within, cancel)).await {
         Ok(answer) => answer.clone(),
         Err(Stopped(failure)) => Err(failure),
     }
@@ -57,25 +60,37 @@ async fn ask_all(
     world: &World,
     collectors: &[String],
     constraint: Option<&str>,
+    within: Duration,
     cancel: &CancellationToken,
 ) -> Result<Answer, Stopped> {
+    let count = u32::try_from(collectors.len()).unwrap_or(u32::MAX).max(1);
+    let each = ASK_FOR.min(within / SHARE / count);
     if collectors.is_empty() {
-        return ask(world, None, constraint, cancel).await;
+        return ask(world, None, constraint, each, cancel).await;
     }
-    let mut last = None;
+    let mut failed: Vec<(&str, Failure)> = Vec::new();
     for collector in collectors {
-        match ask(world, Some(collector), constraint, cancel).await? {
+        match ask(world, Some(collector), constraint, each, cancel).await? {
             Ok(found) => return Ok(Ok(found)),
-            Err(failure) => last = Some(failure),
+            Err(failure) => {
+                tracing::warn!(code = %failure.code, collector, "{}", failure.message);
+                failed.push((collector, failure));
+            }
         }
     }
-    Ok(Err(last.expect("there is at least one collector, and each has failed")))
+    let (_, mut last) = failed.pop().expect("there is at least one collector, and each has failed");
+    if !failed.is_empty() {
+        let before: Vec<&str> = failed.into_iter().map(|(collector, _)| collector).collect();
+        last.message = format!("{}; nor could {}", last.message, before.join(", "));
+    }
+    Ok(Err(last))
 }
 
 async fn ask(
     world: &World,
     collector: Option<&str>,
     constraint: Option<&str>,
+    limit: Duration,
     cancel: &CancellationToken,
 ) -> Result<Answer, Stopped> {
     let pool = collector.map(|host| ["-pool", host]);
@@ -86,13 +101,13 @@ async fn ask(
         .args(constraint_words.into_iter().flatten())
         .args(["-schedd", "-af", "Name"]);
     let named = collector.unwrap_or("of HTCondor's configuration");
-    let finished = match run_within(command, cancel, ASK_FOR).await {
+    let finished = match run_within(command, cancel, limit).await {
         Ok(finished) => finished,
         Err(error) => {
             let stopped = matches!(error, RunError::Cancelled { .. }) && cancel.is_cancelled();
             let cause = format!("the collector {named} cannot be asked");
             let slow = TooSlow::new(COLLECTOR_UNREACHABLE, cause, "look at the collector, or set condorCreddHost");
-            let failure = not_run_within(error, slow, ASK_FOR);
+            let failure = not_run_within(error, slow, limit);
             return if stopped { Err(Stopped(failure)) } else { Ok(Err(failure)) };
         }
     };

@@ -39,7 +39,7 @@ impl StoreInCredd {
         if context.service.token_getter == TokenGetter::GetToken {
             return Ok(Vec::new());
         }
-        match credds::of(&self.world, &context.service, &attempt.cancel).await {
+        match credds::of(&self.world, &context.service, attempt.timeout, &attempt.cancel).await {
             Ok(found) => Ok(found.credds.iter().map(|credd| TargetName::new(credd.as_str())).collect()),
             Err(failure) if recorded.is_empty() => Err(failure),
             Err(failure) => {
@@ -57,7 +57,7 @@ impl StoreInCredd {
             Credds::Collector { collectors, .. } => collectors,
         };
         // Asked before, when the targets were; from the second time on this is a look into memory.
-        let found = credds::of(&self.world, service, &attempt.cancel).await.ok();
+        let found = credds::of(&self.world, service, attempt.timeout, &attempt.cancel).await.ok();
         found.and_then(|found| found.collector).or_else(|| (!configured.is_empty()).then(|| configured.join(",")))
     }
 

@@ -292,7 +292,7 @@ pub const CREDDS: &[Row] = &[
     },
     Row {
         fault: "collector hangs",
-        does: "ended after 10 s; as above",
+        does: "ended after 10 s, or half of the step's time for all together; as above",
         experiment: "mutecollector",
         role: |_| json!({ "condorCollectorHostOverride": "collector3.lab.test" }),
         status: "timed-out",

@@ -122,6 +122,26 @@ async fn the_recorded_credds_hold_when_no_collector_answers() {
 }
 
 #[tokio::test]
+async fn collectors_that_all_hang_leave_time_to_say_so_and_to_use_the_recorded_credds() {
+    let mut bench = Bench::new();
+    let collectors: Vec<String> = (1..=6).map(|n| format!("c{n}.lab.test")).collect();
+    bench.service.credds = Credds::Collector { collectors: collectors.clone(), constraint: None };
+    bench.script("condor_status", "exec sleep 1000");
+    let world = bench.world();
+    let store = action("StoreInCredd", &world);
+    // The step's time is the driver's business: here nothing else ends the question.
+    let short = Attempt { timeout: Duration::from_millis(1_200), ..attempt("-") };
+    let failure = store.targets(&short, &[]).await.unwrap_err();
+    assert_eq!((failure.class, failure.code), (Class::Timeout, COLLECTOR_UNREACHABLE));
+    assert!(failure.message.contains("did not end within 0.1s"), "each has its share: {failure:?}");
+    assert!(collectors.iter().all(|collector| failure.message.contains(collector)), "{failure:?}");
+    assert_eq!(bench.log("condor_status").lines().count(), 6, "each was asked");
+    let recorded = [TargetName::new("a.lab.test")];
+    assert_eq!(store.targets(&short, &recorded).await.unwrap(), recorded);
+    assert_eq!(bench.log("condor_status").lines().count(), 6, "and none once more");
+}
+
+#[tokio::test]
 async fn a_service_without_credds_has_no_targets() {
     let mut bench = Bench::new();
     bench.service.token_getter = crate::config::TokenGetter::GetToken;
