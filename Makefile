@@ -5,12 +5,13 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help demo test fmt clippy doc deny unit bench lab release
+.PHONY: help demo test fmt clippy doc deny unit bench fuzz lab release
 
 help:
 	@echo "make demo    install what is missing, build, raise the laboratory, run token-push on it, prove the tokens, take it down"
 	@echo "make test    formatting, lints, documentation, dependencies, unit, property, snapshot and laboratory tests"
 	@echo "make bench   print the figures of benches/"
+	@echo "make fuzz    try hostile input of every kind, each for FUZZ_SECONDS (60): fuzz/README.md"
 
 demo: lab release
 	MT=target/release/mt lab/demo
@@ -39,6 +40,9 @@ unit:
 
 bench:
 	cargo bench --locked
+
+fuzz:
+	fuzz/run
 
 lab:
 	lab/lab install
