@@ -5,13 +5,14 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help demo test fmt clippy doc deny unit bench lab release torture torture-fire
+.PHONY: help demo test fmt clippy doc deny advisories unit torture torture-crash torture-fire bench fuzz lab release
 
 help:
 	@echo "make demo    install what is missing, build, raise the laboratory, run token-push on it, prove the tokens, take it down"
 	@echo "make test    formatting, lints, documentation, dependencies, unit, property, snapshot and laboratory tests"
 	@echo "make bench   print the figures of benches/"
 	@echo "make torture tests without an end, until one fails or Ctrl-C"
+	@echo "make fuzz    try hostile input of every kind, each for FUZZ_SECONDS (60): fuzz/README.md"
 
 demo: lab release
 	MT=target/release/mt lab/demo
@@ -41,12 +42,15 @@ unit:
 bench:
 	cargo bench --locked
 
+# The last of them goes on until it fails or is stopped.
 torture: torture-fire
 
 # From a round that differs every time: FIRE_SEED and FIRE_ROUNDS choose others. What is printed replays a bad round.
 torture-fire: lab
 	FIRE_SEED=$${FIRE_SEED:-$$(date +%s)} FIRE_ROUNDS=$${FIRE_ROUNDS:-forever} \
 	    cargo test --locked --test fire -- --nocapture
+fuzz:
+	fuzz/run
 
 lab:
 	lab/lab install

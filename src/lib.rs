@@ -19,6 +19,8 @@ pub mod acting;
 pub mod cli;
 pub mod config;
 pub mod explain;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod guardian;
 pub mod notify;
 pub mod private_dir;

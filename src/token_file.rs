@@ -174,12 +174,7 @@ pub fn read(path: &Path) -> Result<VaultToken, TokenFileError> {
 /// Reads a bearer token (a JWT) with the same care.
 pub fn read_bearer(path: &Path) -> Result<Secret, TokenFileError> {
     let place = Place::of(path)?;
-    let content = place.content()?;
-    let text = content.trim();
-    match text.starts_with("eyJ") && is_one_word(text) {
-        true => Ok(Secret::new(text.to_owned())),
-        false => Err(TokenFileError::NotABearer { path: place.path }),
-    }
+    bearer_in(&place.content()?).ok_or(TokenFileError::NotABearer { path: place.path })
 }
 
 /// Copies a kept token into a private directory (0600), under the shared flock of the kept file. A file that is staged
@@ -263,11 +258,35 @@ pub fn remove(path: &Path) -> Result<(), TokenFileError> {
 /// The token, and the file's content as it is: copies are faithful to the last newline.
 fn vault_token(place: &Place) -> Result<(VaultToken, String), TokenFileError> {
     let content = place.content()?;
+    match vault_token_in(&content) {
+        Some(token) => Ok((token, content)),
+        None => Err(TokenFileError::NotAToken { path: place.path.clone() }),
+    }
+}
+
+fn vault_token_in(content: &str) -> Option<VaultToken> {
     let text = content.trim();
     let rest = text.strip_prefix("hvs.").or_else(|| text.strip_prefix("s."));
-    match rest.is_some_and(|rest| !rest.is_empty()) && is_one_word(text) {
-        true => Ok((VaultToken(Secret::new(text.to_owned())), content)),
-        false => Err(TokenFileError::NotAToken { path: place.path.clone() }),
+    let is_token = rest.is_some_and(|rest| !rest.is_empty()) && is_one_word(text);
+    is_token.then(|| VaultToken(Secret::new(text.to_owned())))
+}
+
+fn bearer_in(content: &str) -> Option<Secret> {
+    let text = content.trim();
+    (text.starts_with("eyJ") && is_one_word(text)).then(|| Secret::new(text.to_owned()))
+}
+
+/// What is taken for a token fits into a header and is not printed: for what tries hostile contents.
+pub(crate) fn try_content(content: &[u8]) {
+    let content = String::from_utf8_lossy(content);
+    let vault = vault_token_in(&content);
+    let bearer = bearer_in(&content);
+    for token in vault.iter().map(VaultToken::expose).chain(bearer.iter().map(Secret::expose)) {
+        assert!(reqwest::header::HeaderValue::from_str(token).is_ok(), "a token that is no header's value: {token:?}");
+    }
+    if let Some(token) = &vault {
+        assert_eq!(token.fingerprint().to_string().len(), 64, "a fingerprint is a sha256");
+        assert!(token.expose().len() < 5 || !format!("{vault:?} {bearer:?}").contains(token.expose()), "printed");
     }
 }
 

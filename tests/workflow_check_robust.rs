@@ -20,17 +20,7 @@ fn diagnostics(text: &str) -> Vec<Diagnostic> {
 
 /// Every place lies in the text, and what is printed about it is one line without control characters.
 fn check(text: &str) {
-    let found = diagnostics(text);
-    let lines: Vec<_> = text.split('\n').collect();
-    for diagnostic in &found {
-        let (Some(line), Some(column)) = (diagnostic.line, diagnostic.column) else {
-            panic!("no place: {diagnostic:?}")
-        };
-        assert!((1..=lines.len()).contains(&line), "{diagnostic:?} in {text}");
-        assert!((1..=lines[line - 1].chars().count() + 1).contains(&column), "{diagnostic:?} in {text}");
-        assert!(!diagnostic.message.contains(char::is_control));
-    }
-    assert!(!render(&found, false).replace('\n', "").contains(char::is_control));
+    managed_tokens::fuzzing::workflow(text.as_bytes());
 }
 
 /// The pieces that a text like the shipped one is made of, so that random texts get further than the first character.

@@ -140,6 +140,15 @@ pub fn check(files: &TemplateFiles) -> Vec<Remark> {
     problems.map(remark).collect()
 }
 
+/// Fills a text of any kind in with words of every kind: for what tries hostile texts.
+pub(crate) fn try_text(source: &str) {
+    for (text, words) in Text::ALL.iter().flat_map(|text| sample::all().into_iter().map(move |words| (*text, words))) {
+        if let Ok(message) = fill(text.to_owned(), source, &words, Path::new("t.txt")) {
+            assert!(!message.subject.contains('\n'), "a subject of more than a line: {:?}", message.subject);
+        }
+    }
+}
+
 fn read(file: &Path) -> Result<String, TemplateProblem> {
     let problem = |what: String| TemplateProblem { file: file.to_owned(), line: None, what };
     let mut text = String::new();

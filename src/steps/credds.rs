@@ -126,7 +126,7 @@ async fn ask(
 }
 
 /// One name a line. What is no name (`undefined`, for an ad without one) is left out.
-fn parse(stdout: &str) -> Vec<CreddName> {
+pub(crate) fn parse(stdout: &str) -> Vec<CreddName> {
     let names: BTreeSet<&str> = stdout.lines().map(str::trim).filter(|name| is_credd_name(name)).collect();
     names.into_iter().map(CreddName::checked).collect()
 }

@@ -91,7 +91,7 @@ fn check_keytab(keytab: &Path, principal: &str) -> Result<(), Failure> {
     }
 }
 
-fn default_principal(klist: &str) -> Option<&str> {
+pub(crate) fn default_principal(klist: &str) -> Option<&str> {
     klist.lines().find_map(|line| line.trim().strip_prefix("Default principal:")).map(str::trim)
 }
 

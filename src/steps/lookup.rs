@@ -89,9 +89,15 @@ impl VaultClient {
             StatusCode::FORBIDDEN => return Ok(Lookup::Refused),
             status => return Err(format!("the vault answers {status}")),
         }
-        let answer: Answer = response.json().await.map_err(|error| chain(&error))?;
-        answer.data.read(Timestamp::now())
+        let answer = response.bytes().await.map_err(|error| chain(&error))?;
+        read_answer(&answer, Timestamp::now())
     }
+}
+
+/// What the vault says of a token that it takes.
+pub(crate) fn read_answer(body: &[u8], now: Timestamp) -> Result<Lookup, String> {
+    let answer: Answer = serde_json::from_slice(body).map_err(|error| format!("its answer cannot be read: {error}"))?;
+    answer.data.read(now)
 }
 
 impl Data {
@@ -153,7 +159,7 @@ mod tests {
     #[test]
     fn the_expiry_is_the_vaults_word_or_made_of_the_ttl() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let read = |text: &str| serde_json::from_str::<Answer>(text).unwrap().data.read(now);
+        let read = |text: &str| read_answer(text.as_bytes(), now);
         let at = |text: &str| Ok(Lookup::Expires(text.parse().unwrap()));
         let both = r#"{"data":{"ttl":60,"expire_time":"2026-01-08T00:00:00.5Z","id":"hvs.x"}}"#;
         assert_eq!(read(both), at("2026-01-08T00:00:00.5Z"));

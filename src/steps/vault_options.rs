@@ -137,7 +137,7 @@ pub(super) fn least_lifetime(world: &World, service: &Service) -> Duration {
 }
 
 /// `10s`, `5m`, `12h`, `3d`: what htgettoken takes.
-pub(super) fn lifetime(text: &str) -> Option<Duration> {
+pub(crate) fn lifetime(text: &str) -> Option<Duration> {
     let unit = text.chars().last()?;
     let number: u64 = text[..text.len() - unit.len_utf8()].parse().ok()?;
     let seconds = match unit {

@@ -8,7 +8,7 @@ use crate::redact::redact;
 use crate::workflow::action::{Class, Failure};
 
 /// The UID in the answer. Whatever is not plainly one is a failure: a wrong UID sends tokens to the wrong place.
-pub(super) fn uid(body: &[u8], account: &str) -> Result<u32, Failure> {
+pub(crate) fn uid(body: &[u8], account: &str) -> Result<u32, Failure> {
     let failed = |class, code, message: String| Failure::new(class, code, message).with_output(shown(body));
     let no_answer =
         |why: String| failed(Class::Transient, FERRY_ANSWER, format!("FERRY's answer cannot be read: {why}"));
@@ -46,7 +46,9 @@ fn reasons(error: Option<&Value>) -> Option<String> {
         }
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return None,
     };
-    (!text.trim().is_empty()).then(|| shown(text.as_bytes()))
+    // One line: a line break of FERRY's would begin a line of its own in a log or a mail, which reads like one of ours.
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    (!line.is_empty()).then(|| shown(line.as_bytes()))
 }
 
 #[cfg(test)]
@@ -102,6 +104,8 @@ mod tests {
         assert_eq!(message, "FERRY has no answer for dunepro: username does not exist.; no.");
         let (_, message) = read(r#"{"ferry_status":"failure","ferry_error":"one text"}"#).unwrap_err();
         assert!(message.ends_with("one text"), "{message}");
+        let (_, message) = read(r#"{"ferry_status":"failure","ferry_error":["no\nrun succeeded"]}"#).unwrap_err();
+        assert_eq!(message, "FERRY has no answer for dunepro: no run succeeded");
         let (_, message) = read(r#"{"ferry_status":"odd","ferry_output":{"uid":1}}"#).unwrap_err();
         assert!(message.ends_with(r#"ferry_status is "odd""#), "{message}");
     }

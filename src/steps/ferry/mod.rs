@@ -11,6 +11,8 @@ mod answer;
 mod bearer;
 pub mod codes;
 
+pub(crate) use answer::uid as uid_of_answer;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

@@ -35,6 +35,21 @@ pub(super) fn decode<T: DeserializeOwned>(store: &Path, tree: Tree, key: &[u8], 
     }
 }
 
+/// A record of any content is read or refused; what is read is itself when it was written and read again: for what
+/// tries hostile records.
+pub(crate) fn try_record<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
+    let read = |bytes: &[u8]| decode::<T>(Path::new("/state/store"), Tree::Runs, b"key", bytes);
+    match read(bytes) {
+        Err(error) => assert!(!error.to_string().is_empty(), "refused without a reason"),
+        Ok(value) => {
+            let written = encode(Tree::Runs, "key", &value).expect("what was read can be written");
+            let again = read(&written).expect("what was written can be read");
+            let again = encode(Tree::Runs, "key", &again).expect("what was read can be written");
+            assert_eq!(written, again, "a record does not come back as it was");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
