@@ -222,7 +222,11 @@ impl Site {
             }
             std::thread::sleep(Duration::from_millis(2));
         };
-        let ended = Ended { status, passed: read(&passed).lines().filter_map(CrashPoint::of_name).collect(), said: read(&said) };
+        let ended = Ended {
+            status,
+            passed: read(&passed).lines().filter_map(CrashPoint::of_name).collect(),
+            said: read(&said),
+        };
         self.wait_for_the_dead(&ended);
         ended
     }
@@ -271,7 +275,11 @@ impl Site {
             .expect("it can be read");
         store.close();
         if let Some(state) = &run {
-            assert_eq!(RunState::fold(&history).expect("a legal history").as_ref(), Some(state), "status = fold(events)");
+            assert_eq!(
+                RunState::fold(&history).expect("a legal history").as_ref(),
+                Some(state),
+                "status = fold(events)"
+            );
         }
         let run_dir = self.path("live/state/run");
         let status = run.as_ref().map(|s| status_now(&s.run, &|process| owner_is_dead(&run_dir, process)));
