@@ -5,11 +5,12 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help demo test fmt clippy doc deny unit bench lab release
+.PHONY: help demo test fmt clippy doc deny advisories unit torture bench lab release
 
 help:
 	@echo "make demo    install what is missing, build, raise the laboratory, run token-push on it, prove the tokens, take it down"
 	@echo "make test    formatting, lints, documentation, dependencies, unit, property, snapshot and laboratory tests"
+	@echo "make torture the long forms of the tests that crash it: hours"
 	@echo "make bench   print the figures of benches/"
 
 demo: lab release
@@ -21,7 +22,8 @@ fmt:
 	cargo fmt --check
 
 clippy:
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+	cargo clippy --locked -- -D warnings    # as it is released, without crash points
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
@@ -34,8 +36,16 @@ deny:
 advisories:
 	cargo deny check advisories
 
+# With the crash points of src/crash_point.rs. A release must not have them, and does not compile with them.
 unit:
-	cargo test --locked
+	cargo test --locked --features failpoints
+
+# The long forms: every crash point with and without the guardian, in the laboratory too; every pair of crashes (hours: of a
+# day's pairs MT_CRASH_STRIDE=20 tries every 20th); many more random kills. All print the seed that replays them.
+torture: lab
+	MT_CRASH_TORTURE=1 MT_CRASH_PAIRS=$${MT_CRASH_PAIRS:-500} cargo test --locked --features failpoints --test crash_points --test lab_crash -- --nocapture
+	MT_KILL_ROUNDS=$${MT_KILL_ROUNDS:-1000} cargo test --locked --features failpoints --test engine_kill -- --nocapture
+	MT_KILL_ROUNDS=$${MT_LAB_KILL_ROUNDS:-100} cargo test --locked --features failpoints --test lab_kill -- --nocapture
 
 bench:
 	cargo bench --locked

@@ -48,7 +48,7 @@ fn a_run_ended_at_any_crash_point_is_finished_by_a_resume_as_if_undisturbed() {
     let crashes: Vec<Crash> = match variable("MT_CRASH_TORTURE") {
         Some(_) => all.iter().flat_map(|&(point, nth)| both.map(|both| Crash { point, nth, both })).collect(),
         // The guardian goes first every other time.
-        None => all.iter().map(|&(point, nth)| Crash { point, nth, both: nth % 2 == 0 }).collect(),
+        None => all.iter().map(|&(point, nth)| Crash { point, nth, both: nth.is_multiple_of(2) }).collect(),
     };
     let struck = Mutex::new(BTreeSet::new());
     rounds.each(&crashes, |site, crash, turn| {
@@ -106,22 +106,22 @@ fn every_pair_of_crashes_is_survived() {
         return;
     }
     let rounds = Rounds::new();
-    let stride = variable("MT_CRASH_STRIDE").map_or(1, |text| text.parse().expect("a number"));
+    let stride: usize = variable("MT_CRASH_STRIDE").map_or(1, |text| text.parse().expect("a number"));
     let turn_of_stride = AtomicUsize::new(0);
     let pairs = AtomicUsize::new(0);
     let firsts = rounds.all();
     rounds.each(&firsts, |site, &(point, nth), turn| {
-        let first = Crash { point, nth, both: turn % 2 == 0 };
+        let first = Crash { point, nth, both: turn.is_multiple_of(2) };
         site.begin();
         let Some(crashed) = rounds.crash(site, &["run", "token-push"], first) else { return };
         site.save("crashed");
         // What the resume passes.
         let undisturbed = rounds.finish(site, crashed.clone(), turn);
         for (point, nth) in counted(&undisturbed) {
-            if turn_of_stride.fetch_add(1, Ordering::SeqCst) % stride != 0 {
+            if !turn_of_stride.fetch_add(1, Ordering::SeqCst).is_multiple_of(stride) {
                 continue;
             }
-            let second = Crash { point, nth, both: (turn + nth) % 2 == 0 };
+            let second = Crash { point, nth, both: (turn + nth).is_multiple_of(2) };
             site.restore("crashed");
             site.mails();
             println!("{first} {second}");
@@ -163,7 +163,7 @@ impl CutOff {
     /// How the run is gone on with.
     fn next(&self, turn: usize) -> Vec<String> {
         match &self.run {
-            Some(run) if self.ended || turn % 3 == 0 => ["runs", "resume", run].map(str::to_owned).to_vec(),
+            Some(run) if self.ended || turn.is_multiple_of(3) => ["runs", "resume", run].map(str::to_owned).to_vec(),
             Some(_) | None => ["run", "token-push"].map(str::to_owned).to_vec(),
         }
     }
