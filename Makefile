@@ -6,12 +6,11 @@ SHELL := /bin/bash
 CARGO_DENY_VERSION := 0.20.2
 
 .PHONY: help demo test fmt clippy doc deny advisories unit torture torture-crash torture-fire bench fuzz lab release
-
 help:
 	@echo "make demo    install what is missing, build, raise the laboratory, run token-push on it, prove the tokens, take it down"
 	@echo "make test    formatting, lints, documentation, dependencies, unit, property, snapshot and laboratory tests"
 	@echo "make bench   print the figures of benches/"
-	@echo "make torture tests without an end, until one fails or Ctrl-C"
+	@echo "make torture the long forms of the tests that crash it: hours, then on until one fails or Ctrl-C"
 	@echo "make fuzz    try hostile input of every kind, each for FUZZ_SECONDS (60): fuzz/README.md"
 
 demo: lab release
@@ -23,7 +22,8 @@ fmt:
 	cargo fmt --check
 
 clippy:
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+	cargo clippy --locked -- -D warnings    # as it is released, without crash points
 
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
@@ -36,19 +36,28 @@ deny:
 advisories:
 	cargo deny check advisories
 
+# With the crash points of src/crash_point.rs. A release must not have them, and does not compile with them.
 unit:
-	cargo test --locked
+	cargo test --locked --features failpoints
+
+# The long forms: every crash point with and without the guardian, in the laboratory too; every pair of crashes (hours: of a
+# day's pairs MT_CRASH_STRIDE=20 tries every 20th); many more random kills. All print the seed that replays them.
+torture-crash: lab
+	MT_CRASH_TORTURE=1 MT_CRASH_PAIRS=$${MT_CRASH_PAIRS:-500} cargo test --locked --features failpoints --test crash_points --test lab_crash -- --nocapture
+	MT_KILL_ROUNDS=$${MT_KILL_ROUNDS:-1000} cargo test --locked --features failpoints --test engine_kill -- --nocapture
+	MT_KILL_ROUNDS=$${MT_LAB_KILL_ROUNDS:-100} cargo test --locked --features failpoints --test lab_kill -- --nocapture
 
 bench:
 	cargo bench --locked
 
 # The last of them goes on until it fails or is stopped.
-torture: torture-fire
+torture: torture-crash torture-fire
 
 # From a round that differs every time: FIRE_SEED and FIRE_ROUNDS choose others. What is printed replays a bad round.
 torture-fire: lab
 	FIRE_SEED=$${FIRE_SEED:-$$(date +%s)} FIRE_ROUNDS=$${FIRE_ROUNDS:-forever} \
-	    cargo test --locked --test fire -- --nocapture
+	    cargo test --locked --features failpoints --test fire -- --nocapture
+
 fuzz:
 	fuzz/run
 

@@ -13,11 +13,13 @@
 //! | [`notify`] | mail to the people who can mend what failed |
 //! | [`telemetry`] | what is told of a run beside what people see: log files, Loki, the pushgateway |
 //! | [`cli`] | one file per subcommand; prints, never decides |
+//! | [`crash_point`] | where tests end the process; nothing in a release |
 //! | [`explain`] | what every error code means and what to do about it |
 
 pub mod acting;
 pub mod cli;
 pub mod config;
+pub mod crash_point;
 pub mod explain;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -8,6 +8,8 @@ use managed_tokens::telemetry::logs;
 
 fn main() -> ExitCode {
     private_dir::set_umask();
+    #[cfg(feature = "failpoints")]
+    managed_tokens::crash_point::arm();
     let cli = match old_names::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
+use crate::crash_point::{CrashPoint, pass};
 use crate::private_dir::{PrivateDirError, account, open_shared};
 use crate::redact::Secret;
 use crate::workflow::code::Code;
@@ -395,6 +396,7 @@ impl Place {
                 Durable::No => Ok(()),
             })
             .and_then(|()| {
+                pass(CrashPoint::TokenRenameBefore);
                 renameat(&self.directory, fresh.as_os_str(), &self.directory, self.name.as_os_str())
                     .map_err(|errno| self.io("replace", errno))
             });
@@ -402,6 +404,7 @@ impl Place {
             let _ = unlinkat(&self.directory, fresh.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
         written?;
+        pass(CrashPoint::TokenRenameAfter);
         match durable {
             Durable::Yes => fsync(&self.directory).map_err(|errno| self.io("sync the directory of", errno)),
             Durable::No => Ok(()),

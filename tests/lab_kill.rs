@@ -21,11 +21,11 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
 use support::lab::Lab;
+use support::remains::{self, NODES, statuses};
 
 /// Interrupted runs that each test wants to see finished.
 const ROUNDS: usize = 10;
 const PROGRAMS: [&str; 5] = ["kinit", "htgettoken", "condor_vault_storer", "ping", "rsync"];
-const NODES: [&str; 2] = ["node1", "node2"];
 /// Longer than anything here takes, even on a busy machine: then something hangs, which is a failure.
 const HANGS: Duration = Duration::from_secs(120);
 
@@ -135,7 +135,13 @@ impl Site {
         let process = run["sessions"][0]["process"].as_str().expect("the process of the session");
         let calls = self.calls_of(process);
         assert_eq!(sorted(&calls), sorted(&expected_calls(&run, |_| false)), "the wrappers see every call once");
-        Undisturbed { statuses: statuses(&run), lines: lines(&log), calls: 2 * calls.len(), took, files: self.files() }
+        Undisturbed {
+            statuses: statuses(&run),
+            lines: lines(&log),
+            calls: 2 * calls.len(),
+            took,
+            files: remains::files(&self.lab),
+        }
     }
 
     /// Whether there was a run to be resumed.
@@ -156,9 +162,9 @@ impl Site {
         }
         ended(&mut child);
         if victims == Victims::Worker {
-            assert_eq!(self.processes(), NONE, "the guardian ends what the worker leaves");
+            assert_eq!(remains::processes(&self.lab), NONE, "the guardian ends what the worker leaves");
             let passing = ["state/run/", "tmp/", "/dev/shm/"];
-            let left = self.files().into_iter().map(|file| file.display().to_string());
+            let left = remains::files(&self.lab).into_iter().map(|file| file.display().to_string());
             let left = left.filter(|file| passing.iter().any(|place| file.starts_with(place)));
             assert_eq!(left.collect::<Vec<_>>(), NONE, "the guardian cleans up");
         }
@@ -189,11 +195,11 @@ impl Site {
         assert_eq!(sorted(&called), sorted(&wanted), "what is done again, and what is not\n{before:#}");
         self.assert_history_is_kept(&before, &after);
 
-        assert_eq!(self.processes(), NONE, "processes are left");
-        let files = self.files();
+        assert_eq!(remains::processes(&self.lab), NONE, "processes are left");
+        let files = remains::files(&self.lab);
         let differences: Vec<_> = files.symmetric_difference(&undisturbed.files).collect();
         assert!(differences.is_empty(), "left, or missing: {differences:?}");
-        self.assert_tokens_are_whole();
+        remains::assert_tokens_are_whole(&self.lab);
         true
     }
 
@@ -256,94 +262,14 @@ impl Site {
         starts.map(Call::of_line).collect()
     }
 
-    /// Everything a run may leave or lose: the state directory, kept tokens, the client's /tmp and /dev/shm, the nodes' /tmp.
-    fn files(&self) -> BTreeSet<PathBuf> {
-        let mut found = BTreeSet::new();
-        for place in ["state", "state/run", "state/leases", "state/tokens", "tokens", "tmp"] {
-            found.extend(self.names_in(place).into_iter().map(|name| Path::new(place).join(name)));
-        }
-        let store = self.names_in("state/store").into_iter().filter(|name| name.ends_with(".generating"));
-        found.extend(store.map(|name| Path::new("state/store").join(name)));
-        let memory = self.lab.run(&["ls", "-A", "/dev/shm"]);
-        found.extend(String::from_utf8_lossy(&memory.stdout).lines().map(|name| Path::new("/dev/shm").join(name)));
-        for node in NODES {
-            found.extend(self.files_on(node).into_iter().map(|name| Path::new(node).join(name)));
-        }
-        found
-    }
-
-    /// The files in a node's /tmp, once rsync's far end has noticed that the near one is gone.
-    fn files_on(&self, node: &str) -> BTreeSet<String> {
-        let since = Instant::now();
-        loop {
-            let names = self.names_in(&format!("nodes/{node}/tmp"));
-            if !names.iter().any(|name| name.starts_with('.')) {
-                return names;
-            }
-            assert!(since.elapsed() < HANGS, "rsync's files stay on {node}: {names:?}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    /// The names in a directory of the laboratory; not the laboratory itself, which every /tmp in it holds.
-    fn names_in(&self, place: &str) -> BTreeSet<String> {
-        let own = self.lab.dir().file_name().expect("it has a name");
-        let entries = fs::read_dir(self.lab.path(place)).expect("it can be listed").flatten();
-        let names = entries.map(|entry| entry.file_name()).filter(|name| name != own);
-        names.map(|name| name.into_string().expect("a plain name")).collect()
-    }
-
-    /// Processes in the laboratory that an `mt` has started, or that are one.
-    fn processes(&self) -> Vec<String> {
-        let recorded = read(&self.lab.path("pid/holder"));
-        let holder = recorded.split_whitespace().next().expect("its pid").to_owned();
-        let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
-        let ours = network(&holder).expect("it is running");
-        let pids = fs::read_dir("/proc").expect("/proc can be read").flatten().map(|e| e.file_name());
-        pids.filter_map(|pid| pid.into_string().ok())
-            .filter(|pid| network(pid).as_ref() == Some(&ours))
-            .filter_map(|pid| {
-                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-                let marked = environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(b"MT_PROCESS="));
-                let name = read(Path::new(&format!("/proc/{pid}/comm")));
-                let is_mt = matches!(name.trim(), "mt" | "mt-guardian");
-                let words = read(Path::new(&format!("/proc/{pid}/cmdline"))).replace('\0', " ");
-                (marked || is_mt).then(|| format!("{pid} {} {words}", name.trim()))
-            })
-            .collect()
-    }
-
-    /// Every kept token works at the vault, and every node has the one that is kept.
-    fn assert_tokens_are_whole(&self) {
-        let ask = r#"for kept in "$LAB"/tokens/vt_*; do
-            { printf 'X-Vault-Token: '; cat "$kept"; } |
-              curl -sSf -o /dev/null -H @- "https://$LAB_VAULT:8200/v1/auth/token/lookup-self" || { echo "$kept"; exit 1; }
-          done"#;
-        let asked = self.lab.run(&["sh", "-c", ask]);
-        assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stdout));
-        for (service, uid) in [("dune_production", 1234), ("mu2e_production", 1235)] {
-            let is_kept = |name: &String| name.ends_with(&format!("-{service}")) && !name.contains(".lab.test");
-            let kept = self.kept_tokens().into_iter().find(is_kept).expect("the service has a kept token");
-            let kept = fs::read(self.lab.path("tokens").join(kept)).expect("it can be read");
-            for node in NODES {
-                for name in [format!("vt_u{uid}"), format!("vt_u{uid}-{service}")] {
-                    let there = fs::read(self.lab.path(format!("nodes/{node}/tmp/{name}"))).expect("it is there");
-                    assert!(there == kept, "{name} on {node} is not the kept token");
-                }
-            }
-        }
-    }
-
-    fn kept_tokens(&self) -> Vec<String> {
-        self.names_in("tokens").into_iter().filter(|name| name.starts_with("vt_")).collect()
-    }
-
     /// Nothing on the nodes is from an earlier round; nor is what is kept, if `kept`.
     fn forget_tokens(&self, kept: bool) {
         let on_nodes = NODES.iter().flat_map(|node| {
-            self.files_on(node).into_iter().map(move |name| self.lab.path(format!("nodes/{node}/tmp/{name}")))
+            remains::files_on(&self.lab, node)
+                .into_iter()
+                .map(move |name| self.lab.path(format!("nodes/{node}/tmp/{name}")))
         });
-        let kept = if kept { self.kept_tokens() } else { Vec::new() };
+        let kept = if kept { remains::kept_tokens(&self.lab) } else { Vec::new() };
         for path in on_nodes.chain(kept.into_iter().map(|name| self.lab.path("tokens").join(name))) {
             fs::remove_file(path).expect("it can be removed");
         }
@@ -470,27 +396,6 @@ fn targets(run: &Value) -> Vec<Target> {
                 value: known.iter().find(|target| target["name"] == *name).cloned(),
             }));
         }
-    }
-    found
-}
-
-/// The status of the run, its machines, steps and targets, one a line.
-fn statuses(run: &Value) -> BTreeSet<String> {
-    let mut found = BTreeSet::from([format!("run {}", run["status"])]);
-    let mut steps = |of: &str, steps: &Value| {
-        for step in steps.as_array().expect("steps") {
-            found.insert(format!("{of} {} {}", step["name"], step["status"]));
-            for target in step["targets"].as_array().expect("targets") {
-                found.insert(format!("{of} {} {} {}", step["name"], target["name"], target["status"]));
-            }
-        }
-    };
-    steps("run", &run["steps"]);
-    for machine in run["machines"].as_array().expect("machines") {
-        steps(&machine["subject"].to_string(), &machine["steps"]);
-    }
-    for machine in run["machines"].as_array().expect("machines") {
-        found.insert(format!("{} {}", machine["subject"], machine["status"]));
     }
     found
 }

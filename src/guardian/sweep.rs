@@ -18,6 +18,7 @@ use nix::unistd::{Pid, UnlinkatFlags, geteuid, unlinkat};
 use super::descendants::freeze;
 use super::owner::{lock_path, options, owner_is_dead, try_lock};
 use super::proc;
+use crate::crash_point::{CrashPoint, pass};
 use crate::private_dir::PrivateDirError;
 use crate::process::MARK;
 use crate::workflow::id::ProcessId;
@@ -47,6 +48,7 @@ pub struct Swept {
 /// one above it, or one with a living owner's mark. Two sweeps at once share the work: each takes a dead owner's lock
 /// first. A `run_dir` that does not exist has nothing to sweep.
 pub fn sweep(run_dir: &Path, shared: &[PathBuf]) -> Result<Vec<Swept>, PrivateDirError> {
+    pass(CrashPoint::SweepBefore);
     let entries = match fs::read_dir(run_dir) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -62,7 +64,9 @@ pub fn sweep(run_dir: &Path, shared: &[PathBuf]) -> Result<Vec<Swept>, PrivateDi
             dead.insert(process);
         }
     }
-    Ok(dead.into_iter().filter_map(|process| sweep_one(run_dir, process, shared)).collect())
+    let swept = dead.into_iter().filter_map(|process| sweep_one(run_dir, process, shared)).collect();
+    pass(CrashPoint::SweepAfter);
+    Ok(swept)
 }
 
 /// `None`: alive, or another sweep is at it.

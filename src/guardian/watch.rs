@@ -16,6 +16,7 @@ use nix::unistd::{ForkResult, Pid, fork, getppid};
 use super::proc::{self, Collected, End};
 use super::sweep::{Swept, remove_files};
 use super::{LEFTOVERS, NO_GUARDIAN, Owner, descendants};
+use crate::crash_point::{CrashPoint, pass};
 use crate::process;
 use crate::workflow::code::Code;
 
@@ -142,10 +143,13 @@ fn guard(owner: Owner, worker: Pid, heard: &SigSet) -> ! {
 }
 
 fn clean_up(owner: &Owner) {
+    pass(CrashPoint::GuardianBefore);
     let left = descendants::end_all();
+    pass(CrashPoint::GuardianEnded);
     let problems = left.into_iter().map(|pid| format!("process {pid} cannot be ended")).collect();
     let mut swept = Swept { process: owner.process, ended: 0, files: Vec::new(), problems };
     remove_files(&owner.run_dir, &mut swept, &owner.shared);
+    pass(CrashPoint::GuardianAfter);
     for problem in swept.problems {
         eprintln!("mt: {problem} [{LEFTOVERS}]");
     }

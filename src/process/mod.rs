@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::running::{End, Running};
+use crate::crash_point::{CrashPoint, pass};
 use crate::workflow::code::Code;
 use crate::workflow::id::ProcessId;
 
@@ -193,6 +194,7 @@ pub async fn run(command: Command, cancel: &CancellationToken) -> Result<Finishe
         return Err(RunError::Cancelled { program, output: String::new() });
     }
     let started = Instant::now();
+    pass(CrashPoint::ChildStartBefore);
     let child = match Running::start(&command) {
         Ok(child) => child,
         Err(source) => {
@@ -200,9 +202,11 @@ pub async fn run(command: Command, cancel: &CancellationToken) -> Result<Finishe
             return Err(RunError::Start { program, source });
         }
     };
+    pass(CrashPoint::ChildStartAfter);
     let pid = child.pid();
     tracing::debug!(pid, command = shown::shown(&program, &command.args), "started a child");
     let (end, stdout, output) = child.until_the_end(cancel).await;
+    pass(CrashPoint::ChildEndAfter);
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::debug!(pid, ms, how = %end, "a child ended");
     match end {

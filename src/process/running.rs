@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::capture::{Capture, Stream};
 use super::{Command, Exit, MARK, MARKED, lookup};
+use crate::crash_point::{CrashPoint, pass};
 
 /// From SIGTERM to SIGKILL.
 const TERM_TO_KILL: Duration = Duration::from_secs(2);
@@ -114,6 +115,7 @@ impl Running {
     /// How it ended, the head of its stdout, and the end of all it said.
     pub(super) async fn until_the_end(mut self, cancel: &CancellationToken) -> (End, Vec<u8>, String) {
         let cancelled = self.until_exit(cancel).await;
+        pass(CrashPoint::ChildEndBefore);
         let end = match cancelled {
             Left::ByItself => None,
             Left::Cancelled => Some(End::Cancelled),

@@ -11,6 +11,7 @@ use super::codes::{MAIL_NOT_CONFIGURED, MAIL_UNCERTAIN, MAIL_UNREACHABLE, OUTBOX
 use super::world::World;
 use super::{info_of, only_target};
 use crate::config::Email;
+use crate::crash_point::{CrashPoint, pass};
 use crate::notify::codes::{MAIL_LOGIN, MAIL_TLS, PASSWORD_FILE, SLACK_NOT_CONFIGURED, SLACK_UNCERTAIN};
 use crate::notify::smtp::Smtp;
 use crate::notify::{Channel, Deliveries, Group, Outbox, OutboxEntry, OutboxError, OutboxStatus, Recipient};
@@ -196,6 +197,7 @@ async fn deliver(
         Ok(false) => return None,
         Err(error) => return Some(Err(unavailable(error))),
     }
+    pass(CrashPoint::OutboxSendBefore);
     let since = Instant::now();
     let sent = tokio::select! {
         biased;
@@ -205,6 +207,7 @@ async fn deliver(
             Err(Failure::new(Class::Timeout, to.uncertain, message).with_next(to.look))
         }
     };
+    pass(CrashPoint::OutboxSendAfter);
     if let Some(group) = Group::of_name(&entry.group) {
         deliveries.add(recipient(group), sent.is_ok(), since);
     }

@@ -3,3 +3,4 @@
 
 pub mod corner;
 pub mod lab;
+pub mod remains;

@@ -22,6 +22,7 @@ use super::record;
 use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer, sync_directory};
 use super::state_dir::{StateDir, make_directory};
 use super::view::{Base, View};
+use crate::crash_point::{CrashPoint, pass};
 
 /// Below this much free space the store is neither opened, which writes, nor written.
 pub const MIN_FREE: u64 = 16 << 20;
@@ -109,6 +110,7 @@ impl Opened {
 
     /// Makes the changes durable, all or none. After an error the store may be broken, see `Worker::drop_broken`.
     pub(super) fn commit(&mut self, mut changes: Overlay) -> Result<(), StoreError> {
+        pass(CrashPoint::StoreCommitBefore);
         let sequence = self.sequence + 1;
         changes.set(Tree::Meta, keys::SEQUENCE, Some(record::encode(Tree::Meta, keys::SEQUENCE, &sequence)?));
         let (names, batches): (Vec<Tree>, Vec<sled::Batch>) = changes.into_batches().unzip();
@@ -131,6 +133,7 @@ impl Opened {
             Err(_) => return Err(StoreError::damaged(&self.path, "sled panicked while writing it")),
         }
         self.files.sync()?;
+        pass(CrashPoint::StoreCommitAfter);
         self.sequence = sequence;
         if self.sequence >= self.sidecar.checkpoint + CHECKPOINT_EVERY {
             self.checkpoint()?;

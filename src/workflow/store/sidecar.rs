@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
 use super::error::StoreError;
+use crate::crash_point::{CrashPoint, pass};
 
 /// The format this `mt` writes: trees, keys and records.
 pub(super) const FORMAT: u32 = 1;
@@ -60,7 +61,9 @@ impl Sidecar {
             serde_json::to_writer(&mut file, self)?;
             file.write_all(b"\n")?;
             file.sync_all()?;
+            pass(CrashPoint::SidecarRenameBefore);
             fs::rename(&new, path)?;
+            pass(CrashPoint::SidecarRenameAfter);
             sync_directory(path.parent().unwrap_or(Path::new("/")))
         };
         write().map_err(|e| StoreError::io("write", path, e))
