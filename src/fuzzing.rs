@@ -15,7 +15,7 @@ use crate::process::Exit;
 use crate::redact::redact;
 use crate::steps::catalog::ShippedActions;
 use crate::steps::classify::{condor, kerberos, remote, vault};
-use crate::steps::{credds, ferry, kinit, lookup, vault_options};
+use crate::steps::{credds, ferry, kinit, lookup};
 use crate::token_file;
 use crate::workflow::action::Failure;
 use crate::workflow::definition::{Diagnostic, Format, Overrides, Workflow, effective, render, show};
@@ -155,7 +155,7 @@ pub fn program_output(data: &[u8]) {
         assert!(credd.as_str().parse::<CreddName>().is_ok(), "{credd:?} is let in");
         assert!(!credd.as_str().contains('/') && !credd.as_str().starts_with(['-', '.']), "{credd:?} is let in");
     }
-    let _ = vault_options::lifetime(&text);
+    let _ = crate::config::parse_lifetime(&text);
     let facts = [
         ("program", "x"),
         ("keytab", "/k"),
