@@ -16,6 +16,8 @@ use std::sync::OnceLock;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use self::running::{End, Running};
 use crate::crash_point::{CrashPoint, pass};
@@ -44,6 +46,10 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
          Try it by hand as the account that runs mt.",
     ),
 ];
+
+/// The span of `tracing` in which a child lives: `program`, `command` (as the log shows it), and once they are known `pid`,
+/// `exit` and `how`.
+pub const SPAN: &str = "child";
 
 /// The variable by which the children of a dead process are found: its value is the process id.
 pub const MARK: &str = "MT_PROCESS";
@@ -193,22 +199,47 @@ pub async fn run(command: Command, cancel: &CancellationToken) -> Result<Finishe
     if cancel.is_cancelled() {
         return Err(RunError::Cancelled { program, output: String::new() });
     }
-    let started = Instant::now();
+    let line = shown::shown(&program, &command.args);
+    // `SPAN`; the macro wants it literally.
+    let span = tracing::info_span!(
+        "child",
+        program = %shown::name(&program),
+        command = line,
+        pid = Empty,
+        exit = Empty,
+        how = Empty,
+    );
+    run_in_span(command, &line, cancel, &span).instrument(span.clone()).await
+}
+
+async fn run_in_span(
+    command: Command,
+    line: &str,
+    cancel: &CancellationToken,
+    span: &tracing::Span,
+) -> Result<Finished, RunError> {
+    let (program, started) = (command.program.clone(), Instant::now());
     pass(CrashPoint::ChildStartBefore);
     let child = match Running::start(&command) {
         Ok(child) => child,
         Err(source) => {
             tracing::debug!(program = %program.to_string_lossy(), %source, "cannot start a child");
+            span.record("how", tracing::field::display(format_args!("cannot be started: {source}")));
             return Err(RunError::Start { program, source });
         }
     };
     pass(CrashPoint::ChildStartAfter);
     let pid = child.pid();
-    tracing::debug!(pid, command = shown::shown(&program, &command.args), "started a child");
+    span.record("pid", pid);
+    tracing::debug!(pid, command = line, "started a child");
     let (end, stdout, output) = child.until_the_end(cancel).await;
     pass(CrashPoint::ChildEndAfter);
     let ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::debug!(pid, ms, how = %end, "a child ended");
+    span.record("how", tracing::field::display(&end));
+    if let Some(code) = end.code() {
+        span.record("exit", code);
+    }
     match end {
         End::Exited(Ok(status)) => Ok(Finished { exit: Exit::from(status), stdout, output }),
         End::Exited(Err(source)) => Err(RunError::Start { program, source }),

@@ -40,6 +40,16 @@ pub(super) enum End {
     Cancelled,
 }
 
+impl End {
+    /// The exit code of a child that ended by itself.
+    pub(super) fn code(&self) -> Option<i32> {
+        match self {
+            Self::Exited(Ok(status)) => status.code(),
+            Self::Exited(Err(_)) | Self::Cancelled => None,
+        }
+    }
+}
+
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

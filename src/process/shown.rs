@@ -1,6 +1,7 @@
 //! A command line as the log shows it.
 
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use crate::redact::redact;
 
@@ -30,6 +31,12 @@ pub(super) fn shown(program: &OsStr, args: &[OsString]) -> String {
         None => line,
         Some((end, _)) => format!("{}… ({} bytes more)", &line[..end], line.len() - end),
     }
+}
+
+/// The program's name without its directory.
+pub(super) fn name(program: &OsStr) -> String {
+    let name = Path::new(program).file_name().unwrap_or(program);
+    redact(&name.to_string_lossy()).into_owned()
 }
 
 fn is_secret(option: &str) -> bool {

@@ -158,7 +158,8 @@ impl Work<'_> {
             };
             self.session.recorder.record(vec![self.started(target, number)]).await?;
             let attempt = self.attempt(target.clone(), number);
-            let result = self.watch(&attempt, &pass).await;
+            let span = tracing::info_span!("attempt", number);
+            let result = self.watch(&attempt, &pass).instrument(span).await;
             drop(pass);
             let timed_out = matches!(&result, Some(Err(f)) if f.class == Class::Timeout);
             gate.note(target, timed_out && self.over.why().is_none());
