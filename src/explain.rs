@@ -32,6 +32,7 @@ const MODULES: &[Explanations] = &[
     store::EXPLANATIONS,
     telemetry::logs::codes::EXPLANATIONS,
     telemetry::metrics::codes::EXPLANATIONS,
+    telemetry::traces::codes::EXPLANATIONS,
     token_file::EXPLANATIONS,
 ];
 
@@ -52,6 +53,7 @@ const RANGES: &[(std::ops::RangeInclusive<u16>, &str)] = &[
     (190..=199, "metrics"),
     (200..=209, "logs"),
     (230..=239, "notifications"),
+    (240..=249, "traces"),
 ];
 
 /// Every code that exists, ascending.

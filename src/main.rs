@@ -4,12 +4,14 @@ use std::process::ExitCode;
 
 use managed_tokens::cli::{old_names, output};
 use managed_tokens::private_dir;
-use managed_tokens::telemetry::logs;
+use managed_tokens::telemetry::{logs, traces};
 
 fn main() -> ExitCode {
     private_dir::set_umask();
     #[cfg(feature = "failpoints")]
     managed_tokens::crash_point::arm();
+    // SAFETY: this is the only thread.
+    unsafe { traces::forget_environment() };
     let cli = match old_names::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) => {

@@ -8,9 +8,9 @@ use crate::workflow::id::ProcessId;
 /// How far up the tree of processes to look for who asked.
 const ANCESTORS: usize = 6;
 
-/// Who works on the run from now on, and who asked for it (`trigger`, see [`trigger`]).
-pub fn session(process: ProcessId, trigger: String) -> SessionStarted {
-    SessionStarted { process, host: host(), boot_id: boot_id(), pid: std::process::id(), trigger, trace: None }
+/// Who works on the run from now on, who asked for it (`trigger`, see [`trigger`]), and the id of the trace that will be sent.
+pub fn session(process: ProcessId, trigger: String, trace: Option<String>) -> SessionStarted {
+    SessionStarted { process, host: host(), boot_id: boot_id(), pid: std::process::id(), trigger, trace }
 }
 
 /// The host's name.

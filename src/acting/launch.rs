@@ -31,6 +31,7 @@ use crate::steps::ferry::AuthMethod;
 use crate::steps::{self, Setup, World};
 use crate::telemetry;
 use crate::telemetry::logs::{self, Labels};
+use crate::telemetry::traces::{self, Trace};
 use crate::workflow::action::Action;
 use crate::workflow::definition::{ForEach, Interrupted, Mode, Step, Workflow};
 use crate::workflow::driver::{self, SessionPlan};
@@ -50,7 +51,7 @@ const LOOK_BACK: usize = 200;
 pub const KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Whoever sent a signal waits.
-const LOKI_AFTER_A_SIGNAL: Duration = Duration::from_secs(2);
+const PATIENCE_AFTER_A_SIGNAL: Duration = Duration::from_secs(2);
 
 /// Redrawn so often on a terminal.
 const REDRAW: Duration = Duration::from_millis(100);
@@ -158,7 +159,7 @@ impl Launcher {
                 Err(failed) => tracing::info!("{}", failed.message),
             }
         }
-        let by = here::session(self.worker.owner.process, self.worker.trigger.clone());
+        let by = here::session(self.worker.owner.process, self.worker.trigger.clone(), self.new_trace_id());
         let created = RunCreated {
             id: RunId::generate(),
             workflow: order.workflow.name.clone(),
@@ -248,8 +249,13 @@ impl Launcher {
     /// Claims a run for this process.
     pub async fn claim(&self, run: RunId, trigger: &str) -> Result<RunState, Failed> {
         let trigger = format!("{} ({trigger})", self.worker.trigger);
-        let by = here::session(self.worker.owner.process, trigger);
+        let by = here::session(self.worker.owner.process, trigger, self.new_trace_id());
         session::claim(self.store()?, run, by, self.is_dead()).await.map_err(|e| runs::of_claim(&e))
+    }
+
+    /// `None`: no trace will be sent.
+    fn new_trace_id(&self) -> Option<String> {
+        self.site.config.tracing.as_ref().map(|_| traces::new_trace_id())
     }
 
     /// Drives one session of a claimed or new run, and says how it ended.
@@ -308,7 +314,8 @@ impl Launcher {
         }));
         let actions = actions(&order.workflow, &world)?;
         let live = live(&state, &order.workflow);
-        let observer = observer(live.clone());
+        let trace = Trace::begin(config).map(Arc::new);
+        let observer = observer(live.clone(), trace.clone());
         let run = state.run.id;
         let recorder = Arc::new(match (&store, &unusable) {
             (Some(store), None) => {
@@ -346,7 +353,12 @@ impl Launcher {
         tokio::join!(
             self.after(store_in_use),
             self.tell(store_in_use, &state, end, world.deliveries.all()),
-            self.tell_loki(&state)
+            self.tell_loki(&state),
+            async {
+                if let Some(trace) = &trace {
+                    trace.send(&state, self.patience()).await;
+                }
+            }
         );
         Ok(self.close(store.as_ref(), run, state, end, recorded).await)
     }
@@ -368,6 +380,11 @@ impl Launcher {
         }
     }
 
+    /// For what is sent after a signal too.
+    fn patience(&self) -> Duration {
+        if self.stop.by().is_some() { PATIENCE_AFTER_A_SIGNAL } else { telemetry::BUDGET }
+    }
+
     /// The lines of the session, for Loki. After a signal too, but then not for long.
     async fn tell_loki(&self, state: &RunState) {
         let Some(loki) = &self.site.config.loki else { return };
@@ -375,7 +392,7 @@ impl Launcher {
             command: logs::executable(state.run.workflow.as_str()).to_owned(),
             environment: self.site.config.dev_environment_label.clone(),
         };
-        let within = if self.stop.by().is_some() { LOKI_AFTER_A_SIGNAL } else { telemetry::BUDGET };
+        let within = self.patience();
         if tokio::time::timeout(within, logs::push(loki, &labels)).await.is_err() {
             tracing::warn!(code = %logs::codes::LOKI, "Loki did not get this run's lines within {within:?}");
         }
@@ -461,8 +478,11 @@ async fn tick(live: SharedLive) {
     }
 }
 
-fn observer(live: Option<SharedLive>) -> Observer {
+fn observer(live: Option<SharedLive>, trace: Option<Arc<Trace>>) -> Observer {
     Arc::new(move |event, state| {
+        if let Some(trace) = &trace {
+            trace.event(event);
+        }
         if let Some(live) = &live
             && let Some(live) = live.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
         {

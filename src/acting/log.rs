@@ -20,7 +20,7 @@ pub fn began(state: &RunState) {
     let (version, machines) = (env!("CARGO_PKG_VERSION"), state.machines.len());
     info!(
         run = %run.id, workflow = %run.workflow, mode = ?run.mode, session = session.number, machines, trigger = by.trigger,
-        host = by.host, pid = by.pid, version, "session began"
+        host = by.host, pid = by.pid, trace = by.trace, version, "session began"
     );
 }
 

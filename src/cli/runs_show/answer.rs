@@ -36,8 +36,8 @@ pub(super) fn head(view: &RunView, state: &RunState, viewer: &Viewer) -> String 
     text.push('\n');
 
     text.push_str(&summary::counts(&run.tally, run.for_each, Length::Long, run.status));
-    if let Some(trace) = run.sessions.last().and_then(|session| session.by.trace.as_deref()) {
-        text.push_str(&style.paint(Paint::Faint, &format!("   trace {}", output::clean(trace))));
+    if let [only] = run.sessions.as_slice() {
+        text.push_str(&trace(only, view, viewer));
     }
     text.push('\n');
     text.push_str(
@@ -49,6 +49,17 @@ pub(super) fn head(view: &RunView, state: &RunState, viewer: &Viewer) -> String 
         }
     }
     text
+}
+
+/// `   trace 4bf92f3577b34da6a3ce929d0e0e4736`. A process that died has sent none.
+fn trace(session: &Session, view: &RunView, viewer: &Viewer) -> String {
+    let died = match session.end {
+        Some(SessionEnd::Lost) => true,
+        Some(SessionEnd::Finished | SessionEnd::Interrupted | SessionEnd::Cancelled) => false,
+        None => !view.owner_alive,
+    };
+    let trace = session.by.trace.as_deref().filter(|_| !died).map(|trace| format!("   trace {}", output::clean(trace)));
+    trace.map(|trace| viewer.style.paint(Paint::Faint, &trace)).unwrap_or_default()
 }
 
 /// `cron on mt01`.
@@ -68,7 +79,7 @@ fn reason(view: &RunView, state: &RunState, viewer: &Viewer) -> Option<String> {
     }
 }
 
-/// `session 2  14:20:00  resume on mt01, process 4990   finished in 3.2s`.
+/// `session 2  14:20:00  resume on mt01, process 4990   finished after 3.2s   trace 4bf92f3577b34da6a3ce929d0e0e4736`.
 fn session_line(session: &Session, view: &RunView, state: &RunState, viewer: &Viewer) -> String {
     let last = state.run.sessions.last().map(|last| last.number) == Some(session.number);
     let took =
@@ -81,11 +92,12 @@ fn session_line(session: &Session, view: &RunView, state: &RunState, viewer: &Vi
         Some(SessionEnd::Lost) | None => "its process died".to_owned(),
     };
     format!(
-        "  session {}  {}  {}, process {}   {end}\n",
+        "  session {}  {}  {}, process {}   {end}{}\n",
         session.number,
         viewer.clock.time(session.started_at),
         by(session),
-        session.by.pid
+        session.by.pid,
+        trace(session, view, viewer),
     )
 }
 

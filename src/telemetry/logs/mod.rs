@@ -33,6 +33,7 @@ pub use loki::{Entry, Labels};
 
 use crate::config::{Config, Loki};
 use crate::redact::redact;
+use crate::telemetry::traces;
 use crate::workflow::id::RunId;
 use layer::Lines;
 use writer::Writer;
@@ -73,7 +74,8 @@ pub fn install(verbosity: u8) {
         .with_target(false)
         .with_filter(wanted);
     let lines = Lines::new(take).with_filter(layer::filter());
-    tracing_subscriber::registry().with(stderr).with(lines).init();
+    let children = traces::Children.with_filter(traces::filter());
+    tracing_subscriber::registry().with(stderr).with(lines).with(children).init();
 }
 
 /// Opens the files of an executable (see [`executable`]) and starts the thread that writes them. Not before the guardian has
