@@ -6,7 +6,7 @@ collector: down, hang [SECONDS]
 vault: 403 [ACCOUNT], nologin, norefresh [ACCOUNT], sealed
 keytab-ACCOUNT: wrong, stale, corrupt, missing
 smtp: refuse, tempfail, hang [SECONDS], lost [SECONDS]
-ferry|slack|loki: 'status CODE', 'hang SECONDS', 'raw TEXT'
+ferry|slack|loki|traces: 'status CODE', 'hang SECONDS', 'raw TEXT'
 nodeN: hostkey
 each: ok"
 
@@ -43,11 +43,11 @@ $FAULT_HELP"
   # shellcheck disable=SC2086
   case $kind in hang\ * | lost\ * | norefresh\ * | 403\ *) set -- ${kind#* }; kind=${kind%% *} ;; esac
   case $name:$kind in
-    schedd[12]:ok | collector:ok | smtp:ok | ferry:ok | slack:ok | loki:ok) rm -f "$LAB/faults/$name" ;;
+    schedd[12]:ok | collector:ok | smtp:ok | ferry:ok | slack:ok | loki:ok | traces:ok) rm -f "$LAB/faults/$name" ;;
     schedd[12]:down | schedd[12]:denied | schedd[12]:mismatch | collector:down | smtp:refuse | smtp:tempfail) set_fault "$name" "$kind" ;;
     schedd[12]:hang | collector:hang | smtp:hang | smtp:lost) set_fault "$name" "$kind ${1:-3600}" ;;
-    ferry:hang | slack:hang | loki:hang) set_fault "$name" "hang ${1:-3600}" ;;
-    ferry:status* | slack:status* | loki:status* | ferry:raw* | slack:raw* | loki:raw*) set_fault "$name" "$kind${1:+ $*}" ;;
+    ferry:hang | slack:hang | loki:hang | traces:hang) set_fault "$name" "hang ${1:-3600}" ;;
+    ferry:status* | slack:status* | loki:status* | traces:status* | ferry:raw* | slack:raw* | loki:raw* | traces:raw*) set_fault "$name" "$kind${1:+ $*}" ;;
     vault:403 | vault:nologin | vault:norefresh | vault:sealed) (enter holder /usr/bin/python3 "$LAB/services/vault.py" "$kind" "$@") &&
       set_fault vault "$kind${1:+ $1}" ;;
     vault:ok) (enter holder /usr/bin/python3 "$LAB/services/vault.py" ok) && rm -f "$LAB/faults/vault" ;;

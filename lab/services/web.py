@@ -5,16 +5,19 @@
                                  laboratory's CA or "Authorization: Bearer <token of the issuer>", whose signature is checked with
                                  the key that the issuer publishes (the other server here); otherwise it gets 401.
     web.py web ADDRESS PORT      POST /services/... = Slack's incoming webhook (answers "ok", or 400 "invalid_payload" for
-                                 what is not JSON); POST /loki/api/v1/push = Loki (answers 204, or 400); GET /<issuer>/.well-known/openid-configuration and /<issuer>/jwks
+                                 what is not JSON); POST /loki/api/v1/push = Loki (answers 204, or 400); POST /api/traces = a Jaeger collector (answers 202); POST
+                                 /v1/traces = an OTLP collector (answers 200); GET /<issuer>/.well-known/openid-configuration and /<issuer>/jwks
 
-Every request is a line of JSON in $LAB/out/ferry.jsonl, slack.jsonl or loki.jsonl. Bearer tokens are not recorded, only that there was one.
-Faults, read from $LAB/faults/ferry, slack and loki at every request: `status CODE` answers that code, `hang SECONDS`
+Every request is a line of JSON in $LAB/out/ferry.jsonl, slack.jsonl, loki.jsonl or traces.jsonl. Bearer tokens are not recorded, only
+that there was one. The bodies of traces are files of their own in $LAB/out/traces, named in their line: what they mean is for the test to say.
+Faults, read from $LAB/faults/ferry, slack, loki and traces at every request: `status CODE` answers that code, `hang SECONDS`
 waits before the usual answer, `raw TEXT` answers 200 and TEXT.
 """
 import json
 import os
 import ssl
 import sys
+import threading
 import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -114,7 +117,10 @@ class Handler(BaseHTTPRequestHandler):
         return self.reply(200, json.dumps({"ferry_status": "failure", "ferry_error": ["username does not exist."], "ferry_output": {}}))
 
     def do_POST(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode(errors="replace")
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if KIND == "web" and self.path in ("/api/traces", "/v1/traces"):
+            return self.traces(raw)
+        body = raw.decode(errors="replace")
         if KIND == "web" and self.path == "/loki/api/v1/push":
             return self.loki(body)
         if KIND != "web" or not self.path.startswith("/services/"):
@@ -140,6 +146,19 @@ class Handler(BaseHTTPRequestHandler):
         except (ValueError, KeyError, TypeError, AssertionError) as error:
             return self.reply(400, f"cannot read the request: {error!r}", "text/plain")
         return self.reply(204, "", "text/plain")
+
+    def traces(self, body):
+        name = f"{time.time_ns()}-{threading.get_ident()}.bin"
+        os.makedirs(f"{LAB}/out/traces", exist_ok=True)
+        with open(f"{LAB}/out/traces/{name}", "wb") as opened:
+            opened.write(body)
+        self.record("traces", path=self.path, type=self.headers.get("Content-Type"), headers=sorted(self.headers.keys()), file=name)
+        if self.faulted("traces"):
+            return None
+        if self.path == "/api/traces":
+            return self.reply(202, "", "text/plain")
+        # An empty ExportTraceServiceResponse: everything was taken.
+        return self.reply(200, "", "application/x-protobuf")
 
 
 server = ThreadingHTTPServer((ADDRESS, PORT), Handler)

@@ -4,3 +4,4 @@
 pub mod corner;
 pub mod lab;
 pub mod remains;
+pub mod spans;

@@ -362,4 +362,44 @@ mod tests {
         assert!(taken(Otlp, "text/html", b"<html>").is_err());
         assert!(taken(Otlp, "application/json", b"\"welcome\"").is_err());
     }
+
+    /// So many spans that every lane has a request.
+    fn spans() -> impl Iterator<Item = Vec<SpanData>> + Send {
+        let trace = opentelemetry::trace::TraceId::from(7);
+        let mut ids = super::super::ids::SpanIds::of(trace);
+        let mut span = move || SpanData {
+            span_context: super::super::ids::context(trace, ids.next()),
+            parent_span_id: opentelemetry::trace::SpanId::INVALID,
+            span_kind: opentelemetry::trace::SpanKind::Internal,
+            name: "x".into(),
+            start_time: std::time::SystemTime::UNIX_EPOCH,
+            end_time: std::time::SystemTime::UNIX_EPOCH,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: opentelemetry_sdk::trace::SpanEvents::default(),
+            links: opentelemetry_sdk::trace::SpanLinks::default(),
+            status: opentelemetry::trace::Status::Unset,
+            resource: std::borrow::Cow::Owned(Resource::empty()),
+            instrumentation_lib: opentelemetry::InstrumentationLibrary::default(),
+        };
+        (0..2 * LANES).map(move |_| (0..BATCH).map(|_| span()).collect())
+    }
+
+    /// Its clock stands still while anything can go on: what is measured are the limits, not the machine.
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_hangs_costs_two_seconds_however_many_requests_there_are() {
+        // It accepts, and says nothing.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        for protocol in [TracingProtocol::Jaeger, TracingProtocol::Otlp] {
+            for within in [crate::telemetry::BUDGET, Duration::from_secs(1)] {
+                let since = tokio::time::Instant::now();
+                let failed = send(&tracing(protocol, &url), &Resource::empty(), spans(), within).await.unwrap_err();
+                let limit = within.min(ANSWER_WITHIN);
+                let ExportError::Slow { within, taken: 0, .. } = &failed else { panic!("{failed:?}") };
+                assert_eq!(*within, limit);
+                assert!(since.elapsed() < limit + Duration::from_millis(500), "{:?}", since.elapsed());
+            }
+        }
+    }
 }
