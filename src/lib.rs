@@ -11,7 +11,7 @@
 //! | [`token_file`] | the only place that reads, writes or moves a token file |
 //! | [`redact`] | secrets out of text that people or disks will see |
 //! | [`notify`] | mail to the people who can mend what failed |
-//! | [`telemetry`] | what is told of a run beside what people see: log files, Loki, the pushgateway |
+//! | [`telemetry`] | what is told of a run beside what people see: log files, Loki, the pushgateway, traces |
 //! | [`cli`] | one file per subcommand; prints, never decides |
 //! | [`crash_point`] | where tests end the process; nothing in a release |
 //! | [`explain`] | what every error code means and what to do about it |
