@@ -1,9 +1,11 @@
-//! Figures of the store: `cargo bench --bench store`. Prints; asserts nothing.
+//! Figures of the store: `cargo bench --bench store`, `cargo bench --bench store queue` for the waiting alone. Prints; asserts
+//! nothing.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -23,15 +25,19 @@ fn main() {
     if let Some(state) = std::env::var_os("MT_BENCH_BUSY") {
         return busy(Path::new(&state));
     }
+    let part = std::env::args().nth(1).filter(|part| !part.starts_with('-'));
     // Beside the build, not in /tmp: that may be memory, where syncing costs nothing.
     let tmp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the bench");
     let directory = |name: &str| StateDir::create(tmp.path().join(name)).expect("a state directory");
-    println!("transitions per second (an event and its machine, durable when acknowledged)");
-    for writers in [1, 8, 64, 512] {
-        transitions(&directory(&format!("transitions-{writers}")), writers);
+    if part.is_none_or(|part| part != "queue") {
+        println!("transitions per second (an event and its machine, durable when acknowledged)");
+        for writers in [1, 8, 64, 512] {
+            transitions(&directory(&format!("transitions-{writers}")), writers);
+        }
+        lists(&directory("lists"));
+        hand_over(&directory("hand-over"));
     }
-    lists(&directory("lists"));
-    hand_over(&directory("hand-over"));
+    queue(&directory("queue"));
 }
 
 fn transitions(state: &StateDir, writers: u64) {
@@ -107,6 +113,7 @@ fn lists(state: &StateDir) {
 fn hand_over(state: &StateDir) {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .env("MT_BENCH_BUSY", state.path())
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("the other process starts");
@@ -135,16 +142,71 @@ fn hand_over(state: &StateDir) {
     child.wait().expect("it ends");
 }
 
+/// How long each of four processes that write all the time waits for its writes, and a fifth that only looks, which opens
+/// the store every time.
+fn queue(state: &StateDir) {
+    let mut writers: Vec<_> = (1..=BUSY)
+        .map(|n| {
+            let mut child = Command::new(std::env::current_exe().expect("this program"))
+                .env("MT_BENCH_BUSY", state.path())
+                .env("MT_BENCH_NUMBER", n.to_string())
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("the other process starts");
+            let mut says = BufReader::new(child.stdout.take().expect("piped")).lines();
+            says.next().expect("it says that it writes").expect("readable");
+            (child, says)
+        })
+        .collect();
+    let mut took = Vec::new();
+    for _ in 0..300 {
+        let since = Instant::now();
+        let store = Store::open(state, Access::ReadOnly).expect("the store is handed over");
+        store.read_blocking(|view| view.newest_runs(20)).expect("the store is read").expect("and whole");
+        took.push(since.elapsed());
+        store.close();
+    }
+    println!("a reader beside {BUSY} busy writers   {}", spread(&mut took));
+    // All at once: whoever goes on alone would have it easier.
+    writers.iter_mut().for_each(|(child, _)| drop(child.stdin.take()));
+    for (n, (mut child, says)) in writers.into_iter().enumerate() {
+        let micros = says.map(|line| line.expect("readable").parse().expect("a number"));
+        let mut took: Vec<Duration> = micros.map(Duration::from_micros).collect();
+        println!("writer {} of {BUSY} busy ones   {}  ({} writes)", n + 1, spread(&mut took), took.len());
+        child.wait().expect("it ends");
+    }
+}
+
+/// How many processes are busy at once.
+const BUSY: u64 = 4;
+
+/// Writes without a pause, until its stdin is closed: then it says how many microseconds each write took.
 fn busy(state: &Path) {
+    let number = std::env::var("MT_BENCH_NUMBER").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
     let state = StateDir::existing(state).expect("the state directory");
     let store = Store::open(&state, Access::ReadWrite).expect("the store opens");
+    let over = Arc::new(AtomicBool::new(false));
+    let heard = Arc::clone(&over);
+    std::thread::spawn(move || {
+        let _ = std::io::stdin().read(&mut [0]);
+        heard.store(true, Ordering::SeqCst);
+    });
+    let mut took: Vec<Duration> = Vec::new();
     for seq in 0.. {
-        store.write_blocking(move |tx| transition(tx, id(0), seq)).expect("the write is durable");
+        let since = Instant::now();
+        store.write_blocking(move |tx| transition(tx, id(number), seq)).expect("the write is durable");
+        took.push(since.elapsed());
         if seq == 100 {
             println!("writing");
             std::io::stdout().flush().expect("the bench listens");
         }
+        if seq > 100 && over.load(Ordering::SeqCst) {
+            break;
+        }
     }
+    store.close();
+    took.iter().for_each(|took| println!("{}", took.as_micros()));
 }
 
 fn transition(tx: &mut managed_tokens::workflow::store::Tx<'_>, run: RunId, seq: u64) -> Result<(), StoreError> {

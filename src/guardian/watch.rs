@@ -68,8 +68,8 @@ impl Impatience {
 /// Forks. The caller goes on in the child, the worker; the parent, which has the pid that was started, stays behind as the
 /// guardian and never returns from here:
 ///
-/// - it passes signals on that a process sent; those of a terminal reach the worker anyway. The second request to end
-///   kills the worker if it comes 1 s or more after the first;
+/// - it passes signals on that a process sent; a terminal's keys reach the worker anyway, its end (SIGHUP) may not. The
+///   second request to end kills the worker if it comes 1 s or more after the first;
 /// - when the worker is gone, it ends everything below itself, removes the private directory and the lock file;
 /// - it exits as the worker did: with its code, or by the same signal. A worker killed for impatience: 128 + the first signal.
 ///
@@ -178,7 +178,9 @@ fn watch(worker: Pid, heard: &SigSet) -> WorkerEnd {
                 continue;
             }
         }
-        if sender == Sender::Process {
+        // A terminal's keys reach the whole foreground group. Its end is told to the leader of the session alone, which we
+        // may be; and the worker may hear of it twice.
+        if sender == Sender::Process || signal == Signal::SIGHUP {
             let _ = kill(worker, signal);
         }
     }

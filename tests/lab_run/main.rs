@@ -17,6 +17,7 @@ mod overlap;
 mod record;
 mod resume;
 mod signals;
+mod together;
 mod unusable;
 
 /// The shared laboratory. It goes down with the test process, which a watcher outside sees to.

@@ -220,6 +220,19 @@ impl<'a> Corner<'a> {
         .collect()
     }
 
+    /// The pids of the `mt` of this corner, guardians included.
+    pub fn mt_pids(&self) -> Vec<i32> {
+        let mark = self.path("bin").into_os_string().into_encoded_bytes();
+        let all = fs::read_dir("/proc").expect("/proc can be read").flatten().map(|entry| entry.path());
+        let ours = all.filter(|process| {
+            let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+            matches!(name.trim(), "mt" | "mt-guardian")
+                && fs::read(process.join("environ"))
+                    .is_ok_and(|text| text.windows(mark.len()).any(|piece| piece == mark))
+        });
+        ours.filter_map(|process| process.file_name()?.to_str()?.parse().ok()).collect()
+    }
+
     /// What processes of `mt` keep for themselves, which goes with them.
     pub fn private_files(&self) -> Vec<PathBuf> {
         files_below(&self.state().join("run"))

@@ -1,0 +1,281 @@
+//! One signal at one step of one run.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Read;
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
+use nix::unistd::Pid;
+
+use crate::DUNE;
+use crate::support::corner::{Corner, wait_for};
+use crate::support::lab::Lab;
+
+/// What is done to a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shot {
+    /// A process sends it to the pid that was started.
+    Sent(Signal),
+    /// The person types Ctrl-C.
+    CtrlC,
+    /// The terminal goes away.
+    TerminalClosed,
+    /// Whoever reads what mt says goes away.
+    ReaderGone,
+    /// Ctrl-C, a second of patience, Ctrl-C.
+    CtrlCTwice,
+    KillWorker,
+    KillGuardian,
+    KillBoth,
+}
+
+/// A step, and how it is known that its children run.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Its name in the workflow.
+    pub name: &'static str,
+    /// The program that is held there.
+    pub program: &'static str,
+    /// How many of them run at once, at least.
+    pub calls: usize,
+    /// A step of the shipped workflow; else of ours, which has two programs of a site's own.
+    pub shipped: bool,
+}
+
+/// A workflow without any service around it.
+const OWN: &str = r#"Workflow(
+    name: "own", for_each: Service, deadline: "5m",
+    steps: [
+        Step(name: "first", action: Exec(command: ["first"]), timeout: "1m"),
+        Step(name: "second", action: Exec(command: ["second"]), per: Node, timeout: "1m", on_failure: Continue),
+    ],
+)"#;
+
+/// How a run ended, and what it left.
+#[derive(Debug, PartialEq, Eq)]
+pub struct End {
+    /// Exit code, or 128 and the signal, as a shell says it.
+    pub code: i32,
+    pub status: String,
+}
+
+/// Plays it: the end of the run. Checks what is always true: no process, no private file is left, and a run that was cut off is
+/// finished by a resume.
+pub fn play(lab: &Lab, step: Step, shot: Shot, deaf: bool) -> End {
+    let corner = Corner::new(lab, &format!("{}-{shot:?}-{deaf}", step.name).replace(['(', ')'], "-").to_lowercase());
+    if step.name == "store-in-credd" {
+        corner.configure(|config| {
+            let role = &mut config["experiments"]["dune"]["roles"]["production"];
+            role.as_object_mut().expect("a map").remove("tokenGetterOverride");
+        });
+    }
+    corner.workflow("own", OWN);
+    let closed = corner.path("closed");
+    fs::write(&closed, "").expect("it can be written");
+    let trap = if deaf { "trap '' TERM INT HUP; " } else { "" };
+    // A child of the child belongs to the group, too.
+    let hold = format!("{trap}while [ -e {} ]; do sleep 0.02; done", closed.display());
+    if step.shipped {
+        corner.spy(step.program, &hold);
+    } else {
+        for program in ["first", "second"] {
+            let hold = if program == step.program { &hold } else { "" };
+            let calls = corner.path("calls").join(program);
+            corner.program(program, &format!("#!/bin/sh\necho called >>{}\n{hold}\n", calls.display()));
+        }
+    }
+    let workflow = if step.shipped { "token-push" } else { "own" };
+    let mut run = Run::start(&corner, &["run", workflow, "-s", DUNE], shot);
+    // The child is its own program by now: before that it would hear the terminal's signals, too.
+    wait_for("the step's children", || corner.calls(step.program).len() >= step.calls);
+    let goes_on = run.shoot(shot);
+    if goes_on {
+        // It has heard what there is to hear, and works: now the step may end.
+        assert!(run.is_running(), "{shot:?}");
+        fs::remove_file(&closed).expect("it is ours");
+    }
+    let code = run.end();
+    if shot == Shot::KillBoth {
+        assert!(!corner.processes().is_empty(), "nobody was there to end them");
+    } else {
+        // A worker whose guardian was killed ends by itself.
+        wait_for("the end of all processes", || shot != Shot::KillGuardian || corner.processes().is_empty());
+        assert_eq!(corner.processes(), [""; 0], "{shot:?} at {}", step.name);
+        assert_eq!(corner.private_files(), [""; 0].map(PathBuf::from), "{shot:?} at {}", step.name);
+    }
+    let found = corner.show("latest");
+    let status = found["status"].as_str().expect("a status").to_owned();
+    if status == "interrupted" {
+        let _ = fs::remove_file(&closed);
+        corner.run(&["runs", "resume"]).exits(0);
+        let after = corner.show("latest");
+        assert_eq!((&after["id"], after["status"].as_str()), (&found["id"], Some("succeeded")), "{shot:?}");
+        assert_eq!(corner.processes(), [""; 0], "{shot:?} at {}", step.name);
+        assert_eq!(corner.private_files(), [""; 0].map(PathBuf::from), "{shot:?} at {}", step.name);
+    }
+    End { code, status }
+}
+
+/// A terminal's two ends. No child inherits the first: with a copy of it open, the terminal is never closed.
+fn terminal() -> (File, File) {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags).expect("a terminal");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("it is ours");
+    let slave = ptsname_r(&master).expect("it has a name");
+    let slave =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(slave).expect("its other end");
+    // SAFETY: it was opened just now and is given away.
+    (unsafe { File::from_raw_fd(master.into_raw_fd()) }, slave)
+}
+
+/// A running `mt`, on a terminal if the shot needs one.
+struct Run {
+    mt: Child,
+    /// Dropped to close the terminal.
+    terminal: Option<Terminal>,
+}
+
+struct Terminal {
+    keyboard: File,
+    reader: std::thread::JoinHandle<()>,
+    closing: Arc<AtomicBool>,
+}
+
+impl Run {
+    fn start(corner: &Corner<'_>, words: &[&str], shot: Shot) -> Self {
+        let mut command = corner.mt(words);
+        let on_terminal = matches!(shot, Shot::CtrlC | Shot::CtrlCTwice | Shot::TerminalClosed);
+        if !on_terminal {
+            let mt = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("lab/lab can be started");
+            return Self { mt, terminal: None };
+        }
+        let (keyboard, slave) = terminal();
+        // Otherwise a Ctrl-C throws away what is under way.
+        let mut modes = tcgetattr(&slave).expect("its modes");
+        modes.local_flags |= LocalFlags::NOFLSH;
+        tcsetattr(&slave, SetArg::TCSANOW, &modes).expect("its modes");
+        let ours = || Stdio::from(slave.try_clone().expect("a descriptor"));
+        command.stdin(ours()).stdout(ours()).stderr(ours()).env("TERM", "xterm");
+        // SAFETY: both calls may be made between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::setsid();
+                libc::ioctl(0, libc::TIOCSCTTY, 0);
+                Ok(())
+            });
+        }
+        let mt = command.spawn().expect("lab/lab can be started");
+        drop((command, slave));
+        Self { mt, terminal: Some(Terminal::over(keyboard)) }
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.mt.id()).expect("a pid"))
+    }
+
+    /// The first `mt` among the guardian's children; the others are orphans that came to it.
+    fn worker(&self) -> Pid {
+        let pid = self.pid();
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("it is our child");
+        let mut children = children.split_whitespace().map(|pid| pid.parse().expect("a pid"));
+        let is_mt = |pid: &i32| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "mt");
+        Pid::from_raw(children.find(is_mt).expect("a worker"))
+    }
+
+    /// Shoots. `true`: nothing is to end by it.
+    fn shoot(&mut self, shot: Shot) -> bool {
+        let (guardian, worker) = (self.pid(), self.worker());
+        let send = |pid, signal| kill(pid, signal).expect("it is running");
+        match shot {
+            Shot::Sent(signal) => {
+                send(guardian, signal);
+                return signal == Signal::SIGPIPE;
+            }
+            Shot::CtrlC => self.type_ctrl_c(),
+            Shot::CtrlCTwice => {
+                self.type_ctrl_c();
+                // What is tested is the pause itself.
+                std::thread::sleep(std::time::Duration::from_millis(1_100));
+                self.type_ctrl_c();
+            }
+            Shot::TerminalClosed => self.terminal.take().expect("a terminal").close(),
+            Shot::ReaderGone => {
+                drop(self.mt.stderr.take());
+                return true;
+            }
+            Shot::KillWorker => send(worker, Signal::SIGKILL),
+            Shot::KillGuardian => send(guardian, Signal::SIGKILL),
+            Shot::KillBoth => {
+                // Stopped first, so that neither can do anything about the other's death.
+                for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+                    send(worker, signal);
+                    send(guardian, signal);
+                }
+            }
+        }
+        false
+    }
+
+    fn type_ctrl_c(&mut self) {
+        use std::io::Write;
+        self.terminal.as_mut().expect("a terminal").keyboard.write_all(b"\x03").expect("it is open");
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.mt.try_wait().expect("it is our child").is_none()
+    }
+
+    /// Exit code, or 128 and the signal.
+    fn end(mut self) -> i32 {
+        wait_for("the end of mt", || !self.is_running());
+        let status = self.mt.wait().expect("it is our child");
+        if let Some(terminal) = self.terminal.take() {
+            terminal.close();
+        }
+        status.code().or(status.signal().map(|signal| 128 + signal)).expect("one of them")
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.mt.kill();
+        let _ = self.mt.wait();
+    }
+}
+
+impl Terminal {
+    /// Somebody reads what is shown, so that nobody waits for room on the screen.
+    fn over(keyboard: File) -> Self {
+        let closing = Arc::new(AtomicBool::new(false));
+        let (mut screen, closed) = (keyboard.try_clone().expect("a descriptor"), closing.clone());
+        let reader = std::thread::spawn(move || {
+            let mut piece = [0; 4_096];
+            while !closed.load(Ordering::SeqCst) {
+                let mut wait = [PollFd::new(screen.as_fd(), PollFlags::POLLIN)];
+                match poll(&mut wait, PollTimeout::from(20_u8)) {
+                    Ok(0) => {}
+                    // A terminal that nobody has open any more is an error on Linux.
+                    Ok(_) if matches!(screen.read(&mut piece), Ok(1..)) => {}
+                    Ok(_) | Err(_) => return,
+                }
+            }
+        });
+        Self { keyboard, reader, closing }
+    }
+
+    fn close(self) {
+        self.closing.store(true, Ordering::SeqCst);
+        self.reader.join().expect("it only reads");
+        drop(self.keyboard);
+    }
+}
