@@ -16,6 +16,10 @@ compile_error!("the feature `failpoints` is for tests: a release must not have i
 /// A place where the process may end. The table of all of them is [`CrashPoint::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CrashPoint {
+    /// The first store is made beside its place.
+    StoreMadeBefore,
+    /// The first store is in its place, without its sidecar.
+    StoreMadeAfter,
     /// A group commit is made up and nothing of it is written.
     StoreCommitBefore,
     /// A group commit is durable and nobody knows.
@@ -54,7 +58,9 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
+        Self::StoreMadeBefore,
+        Self::StoreMadeAfter,
         Self::StoreCommitBefore,
         Self::StoreCommitAfter,
         Self::SidecarRenameBefore,
@@ -77,6 +83,8 @@ impl CrashPoint {
     /// As the environment names it.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::StoreMadeBefore => "store-made-before",
+            Self::StoreMadeAfter => "store-made-after",
             Self::StoreCommitBefore => "store-commit-before",
             Self::StoreCommitAfter => "store-commit-after",
             Self::SidecarRenameBefore => "sidecar-rename-before",
@@ -102,11 +110,18 @@ impl CrashPoint {
         Self::ALL.into_iter().find(|point| point.name() == name)
     }
 
+    /// Is it passed only where there has been no store yet?
+    pub const fn is_of_the_first_start(self) -> bool {
+        matches!(self, Self::StoreMadeBefore | Self::StoreMadeAfter)
+    }
+
     /// Is it the guardian that passes it?
     pub const fn is_the_guardians(self) -> bool {
         match self {
             Self::GuardianBefore | Self::GuardianEnded | Self::GuardianAfter => true,
-            Self::StoreCommitBefore
+            Self::StoreMadeBefore
+            | Self::StoreMadeAfter
+            | Self::StoreCommitBefore
             | Self::StoreCommitAfter
             | Self::SidecarRenameBefore
             | Self::SidecarRenameAfter

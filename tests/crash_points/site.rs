@@ -30,6 +30,27 @@ const NOBODY: u32 = 65534;
 /// The nodes: directories that rsync writes to.
 const NODES: [&str; 3] = ["node1", "node2", "node3"];
 
+/// What does not work in the rounds.
+const FAULTS: [&str; 2] = ["rsync-node2.lab.test", "kinit-novapro"];
+
+/// What there is before a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// An installation that has never run.
+    New,
+    /// One that has run twice.
+    Past,
+}
+
+impl Before {
+    fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Past => "past",
+        }
+    }
+}
+
 /// Where a process is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Crash {
@@ -89,12 +110,17 @@ pub struct Site {
 impl Site {
     /// A site where `dune` cannot push to node1, which people know, and `mu2e` has failed on node2 once. From now on node1 is
     /// well again, node2 is not, and `nova` gets no ticket.
-    pub fn new() -> Self {
+    ///
+    /// `beside`: a site whose program it is to have, too.
+    pub fn new(beside: Option<&Self>) -> Self {
         let directory = tempfile::Builder::new().prefix("mt-crash.").tempdir_in("/tmp").expect("a directory in /tmp");
         let post = Post::open();
         let mut site = Self { directory, post, past: None };
-        // Where it was built, the account that runs it may not come.
-        fs::copy(env!("CARGO_BIN_EXE_mt"), site.path("mt")).expect("it can be copied");
+        match beside {
+            // Where it was built, the account that runs it may not come.
+            None => drop(fs::copy(env!("CARGO_BIN_EXE_mt"), site.path("mt")).expect("it can be copied")),
+            Some(other) => fs::hard_link(other.path("mt"), site.path("mt")).expect("they are on one disk"),
+        }
         for name in ["live", "live/keytabs", "live/nodes", "live/faults", "live/tokens", "live/workflows", "live/log"] {
             fs::create_dir(site.path(name)).expect("a new directory");
         }
@@ -104,15 +130,17 @@ impl Site {
         programs::install(&site.path("live"));
         site.configure();
         give(site.directory.path());
+        site.set_faults(&FAULTS);
+        site.save(Before::New.name());
         for faults in [&["rsync-node1.lab.test"][..], &["rsync-node1.lab.test", "rsync-node2.lab.test"]] {
             site.set_faults(faults);
             let ended = site.mt(&["run", "token-push"], None);
             assert_eq!(ended.status.code(), Some(10), "{}", ended.said);
         }
         assert!(!site.post.collect().is_empty(), "people have been told of node1");
-        site.set_faults(&["rsync-node2.lab.test", "kinit-novapro"]);
+        site.set_faults(&FAULTS);
         site.past = site.look().run.map(|state| state.run.id);
-        site.save("past");
+        site.save(Before::Past.name());
         site
     }
 
@@ -173,8 +201,8 @@ impl Site {
     }
 
     /// Goes back to before the round; mails that have arrived are forgotten.
-    pub fn begin(&self) {
-        self.restore("past");
+    pub fn begin(&self, before: Before) {
+        self.restore(before.name());
         let _ = fs::remove_file(self.path("live/log/issued"));
         self.post.collect();
     }

@@ -175,7 +175,9 @@ fn create(state: &StateDir) -> Result<(), StoreError> {
     }
     sync_tree(&new).map_err(|e| StoreError::io("sync", &new, e))?;
     // An empty `store/` may stand there; renaming replaces it.
+    pass(CrashPoint::StoreMadeBefore);
     fs::rename(&new, &path).map_err(|e| StoreError::io("make", &path, e))?;
+    pass(CrashPoint::StoreMadeAfter);
     sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
     let log_bytes = DataFiles::of(&path)?.log_bytes()?;
     Sidecar { format: FORMAT, store_id, checkpoint: 0, log_bytes }.write(&state.sidecar())
