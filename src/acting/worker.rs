@@ -59,13 +59,22 @@ impl Worker {
             Err(error) => fall_back(Unusable { code: error.code(), why: error.to_string() }, state_dir)?,
         };
         let owner = guardian::enter(owner).map_err(|e| Failed::new(e.code(), e.to_string()))?;
-        for swept in guardian::sweep(&places.run, &[PathBuf::from("/tmp")]).unwrap_or_default() {
-            tracing::info!(process = %swept.process, ended = swept.ended, files = swept.files.len(), "cleaned up after a process that died");
-            for problem in &swept.problems {
-                tracing::warn!(code = %guardian::LEFTOVERS, "{problem}");
-            }
-        }
+        clean_up(&places.run);
         Ok(Self { owner, trigger, places })
+    }
+}
+
+/// After those who died. What cannot be cleaned up is no reason not to work, and the next start tries again.
+fn clean_up(run: &Path) {
+    let swept = guardian::sweep(run, &[PathBuf::from("/tmp")]).unwrap_or_else(|error| {
+        tracing::warn!(code = %error.code(), "cannot look for what dead processes left: {error}");
+        Vec::new()
+    });
+    for swept in swept {
+        tracing::info!(process = %swept.process, ended = swept.ended, files = swept.files.len(), "cleaned up after a process that died");
+        for problem in &swept.problems {
+            tracing::warn!(code = %guardian::LEFTOVERS, "{problem}");
+        }
     }
 }
 
@@ -120,5 +129,42 @@ pub fn raise_open_files() {
         .and_then(|(soft, hard)| if soft < hard { setrlimit(Resource::RLIMIT_NOFILE, hard, hard) } else { Ok(()) });
     if let Err(errno) = raised {
         tracing::debug!(%errno, "cannot raise the limit of open files");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Said(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Said {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_swept_is_said_with_its_code() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        // What is no directory cannot be read as one, by root neither.
+        std::fs::write(&run, "").unwrap();
+        let said = Said::default();
+        let writer = said.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || clean_up(&run));
+        let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+        let code = guardian::sweep(&run, &[]).unwrap_err().code().to_string();
+        assert!(said.contains("WARN") && said.contains(&code) && said.contains(run.to_str().unwrap()), "{said}");
     }
 }
