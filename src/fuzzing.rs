@@ -155,7 +155,7 @@ pub fn program_output(data: &[u8]) {
         assert!(credd.as_str().parse::<CreddName>().is_ok(), "{credd:?} is let in");
         assert!(!credd.as_str().contains('/') && !credd.as_str().starts_with(['-', '.']), "{credd:?} is let in");
     }
-    let _ = vault_options::lifetime(&text);
+    let _ = crate::config::parse_lifetime(&text);
     let facts = [
         ("program", "x"),
         ("keytab", "/k"),

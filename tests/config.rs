@@ -353,6 +353,8 @@ fn what_would_be_read_with_loss_is_an_error() {
         ("timeouts: 300s", "timeouts: \"300s\" is text"),
         ("timeouts: {push: 3d}", "timeouts.push: \"3d\" is not a duration"),
         ("timeouts: {push: 1s, pushTimeout: 1s}", "timeouts.push: pushTimeout is given too"),
+        ("minTokenLifetime: 1d12h", "minTokenLifetime: \"1d12h\" is not a lifetime"),
+        ("minTokenLifetime: 0", "minTokenLifetime: 0 is a number"),
         ("logs: {format: xml}", "logs.format: \"xml\" is not known"),
         ("logs: {token-push: /log}", "logs.token-push: \"/log\" is text"),
         ("ferry: {vaultServer: 'a b'}", "ferry.vaultServer: \"a b\" is not a vault server: it holds a space"),
@@ -387,6 +389,20 @@ fn a_global_value_may_be_absent_if_every_role_has_its_own() {
         error.contains("= expected: keytabPath for all roles, or keytabPathOverride in each role that needs it"),
         "{error}"
     );
+}
+
+#[test]
+fn a_lifetime_that_htgettoken_refuses_is_a_warning() {
+    for refused in ["7d", "168h", "604800s", "28d"] {
+        let config = yaml(&with(&format!("minTokenLifetime: {refused}"), "")).unwrap();
+        let warnings: Vec<_> = config.warnings.iter().map(|w| w.render("warning")).collect();
+        let [warning] = warnings.as_slice() else { panic!("{refused}: {warnings:?}") };
+        assert!(warning.contains("MT0163") && warning.contains("not less than the 7d"), "{warning}");
+        assert_eq!(config.services[0].min_token_lifetime, refused);
+    }
+    for fine in ["604799s", "6d", "167h"] {
+        assert_eq!(yaml(&with(&format!("minTokenLifetime: {fine}"), "")).unwrap().warnings, [], "{fine}");
+    }
 }
 
 #[test]

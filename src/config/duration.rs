@@ -7,17 +7,29 @@ use crate::workflow::duration;
 /// What a message says is expected.
 pub(super) const EXPECTED: &str = r#"a duration such as "300s", "1m30s", "1.5h" or "500ms""#;
 /// What a message says is expected of `minTokenLifetime`.
-pub(super) const EXPECTED_LIFETIME: &str = r#"a lifetime such as "10s", "90m", "12h" or "3d""#;
+pub(super) const EXPECTED_LIFETIME: &str = r#"a lifetime as htgettoken reads it, such as "10s", "90m", "12h" or "3d""#;
 
 /// Reads a Go duration: numbers with units, `1h2m3.5s`; also `0`. `None`: it is none, or it is negative, or longer than a year.
 pub fn parse_duration(text: &str) -> Option<Duration> {
     // Go knows no days.
-    if text.contains('d') { None } else { parse_lifetime(text) }
+    if text.contains('d') { None } else { duration::parse(text).ok() }
 }
 
-/// Like [`parse_duration`], with `d` for days.
-pub(super) fn parse_lifetime(text: &str) -> Option<Duration> {
-    duration::parse(text).ok()
+/// Reads a lifetime as htgettoken does: a whole number and one of `s`, `m`, `h` and `d`. `None`: htgettoken refuses it.
+pub fn parse_lifetime(text: &str) -> Option<Duration> {
+    let unit = text.chars().last()?;
+    let number = &text[..text.len() - unit.len_utf8()];
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return None,
+    };
+    if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    number.parse::<u64>().ok()?.checked_mul(seconds).map(Duration::from_secs)
 }
 
 /// As the configuration would write it: `1m30s`.
@@ -64,10 +76,15 @@ mod tests {
     }
 
     #[test]
-    fn days_are_for_lifetimes_only() {
+    fn lifetimes_are_those_of_htgettoken() {
         assert_eq!(parse_lifetime("3d"), Some(Duration::from_secs(3 * 86_400)));
-        assert_eq!(parse_lifetime("1d12h"), Some(Duration::from_secs(36 * 3_600)));
-        assert_eq!(parse_duration("3d"), None);
+        assert_eq!(parse_lifetime("10s"), Some(Duration::from_secs(10)));
+        assert_eq!(parse_lifetime("90m"), parse_lifetime("5400s"));
+        for refused in ["", "0", "3", "d", "-1s", "+1s", "1w", "ä", "1d12h", "1.5h", "500ms", "99999999999999999999d"]
+        {
+            assert_eq!(parse_lifetime(refused), None, "{refused:?}");
+        }
+        assert_eq!(parse_duration("3d"), None, "days are for lifetimes alone");
     }
 
     #[test]

@@ -40,7 +40,7 @@ mod yaml;
 
 use std::path::Path;
 
-pub use duration::{parse_duration, show_duration};
+pub use duration::{parse_duration, parse_lifetime, show_duration};
 pub use environment::Environment;
 pub use find::{Format, find};
 pub use mistake::{Contact, LoadError, Mistake, Position, Remark, Warning};

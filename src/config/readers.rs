@@ -193,11 +193,25 @@ pub(super) fn timeout(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<Durati
     go_duration(value, false, notes)
 }
 
+/// So long htgettoken's vault tokens live if it is not told otherwise.
+const TOKENS_LIVE: Duration = Duration::from_secs(7 * 86_400);
+
 /// As htgettoken takes it; kept as text.
 pub(super) fn lifetime(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<String, Noted> {
     let text = value.text(duration::EXPECTED_LIFETIME, notes)?;
     match duration::parse_lifetime(text) {
-        Some(_) => Ok(text.to_owned()),
+        Some(least) => {
+            if least >= TOKENS_LIVE {
+                // No error: a site may ask for longer tokens in HTCondor's options.
+                let what = format!(
+                    "{} is not less than the 7d that htgettoken's tokens live unless --vaulttokenttl says otherwise: \
+                     htgettoken refuses that, and no token is got",
+                    show(text)
+                );
+                notes.warning(codes::ODD_VALUE, Some(value.at), &value.path, what, "less than 7d, such as 3d");
+            }
+            Ok(text.to_owned())
+        }
         None => {
             let what = format!("{} is not a lifetime", show(text));
             Err(value.wrong(codes::BAD_DURATION, what, duration::EXPECTED_LIFETIME, notes))

@@ -13,7 +13,8 @@ use super::child::run_within;
 use super::codes::{HTGETTOKEN_OPTIONS, VAULT_SERVER_UNKNOWN};
 use super::environment::Snapshot;
 use super::world::World;
-use crate::config::Service;
+use crate::config::{Service, parse_lifetime};
+
 use crate::process;
 use crate::workflow::action::{Class, Failure};
 
@@ -133,21 +134,7 @@ pub(super) fn least_lifetime(world: &World, service: &Service) -> Duration {
     // What is on the command line comes after the variable, and the last one counts.
     let condor = world.condor_options.known(&world.environment).unwrap_or_default();
     words.extend(shell_words::split(&condor).unwrap_or_default());
-    last_option(&words, "", "--vaulttokenminttl").and_then(|text| lifetime(&text)).unwrap_or_default()
-}
-
-/// `10s`, `5m`, `12h`, `3d`: what htgettoken takes.
-pub(crate) fn lifetime(text: &str) -> Option<Duration> {
-    let unit = text.chars().last()?;
-    let number: u64 = text[..text.len() - unit.len_utf8()].parse().ok()?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        'd' => 86_400,
-        _ => return None,
-    };
-    number.checked_mul(seconds).map(Duration::from_secs)
+    last_option(&words, "", "--vaulttokenminttl").and_then(|text| parse_lifetime(&text)).unwrap_or_default()
 }
 
 /// The value of the last option of that name: `-a X`, `-aX`, `--long X` or `--long=X`. An empty `short` is none.
@@ -203,14 +190,5 @@ mod tests {
         );
         let all = Snapshot::new([(HTGETTOKENOPTS, "--credkey=me")]);
         assert_eq!(htgettoken_options(&all, &service), "--credkey=me");
-    }
-
-    #[test]
-    fn lifetimes_are_those_of_htgettoken() {
-        assert_eq!(lifetime("3d"), Some(Duration::from_secs(3 * 86_400)));
-        assert_eq!(lifetime("10s"), Some(Duration::from_secs(10)));
-        for bad in ["", "3", "d", "-1s", "1w", "ä"] {
-            assert_eq!(lifetime(bad), None, "{bad:?}");
-        }
     }
 }
