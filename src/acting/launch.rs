@@ -298,6 +298,7 @@ impl Launcher {
             process: self.worker.owner.process,
             private: self.worker.owner.private.clone(),
             state: places.configured.clone(),
+            locks: places.base.clone(),
             environment: steps::environment::Snapshot::of_process(),
             own_uid: nix::unistd::geteuid().as_raw(),
             services: order.services.iter().map(|s| (s.clone(), known.uid(s))).collect(),
