@@ -15,7 +15,7 @@ use crate::process::Exit;
 use crate::redact::redact;
 use crate::steps::catalog::ShippedActions;
 use crate::steps::classify::{condor, kerberos, remote, vault};
-use crate::steps::{credds, ferry, kinit, lookup, vault_options};
+use crate::steps::{credds, ferry, kinit, lookup};
 use crate::token_file;
 use crate::workflow::action::Failure;
 use crate::workflow::definition::{Diagnostic, Format, Overrides, Workflow, effective, render, show};
