@@ -207,6 +207,7 @@ fn run(id: RunId) -> Run {
         host: "mt01".to_owned(),
         boot_id: "boot".to_owned(),
         pid: 1,
+        start_ticks: None,
         trigger: "cron".to_owned(),
         trace: None,
     };

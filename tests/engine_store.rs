@@ -124,7 +124,8 @@ async fn a_cancelled_run_is_final_and_a_live_one_is_told() {
     let site = Site::new();
     let run = site.create(&["dune"], Mode::Normal).await.run;
     let told = session::cancel(&site.store, run.id, all_alive()).await.unwrap();
-    assert_eq!(told, Cancelled::Tell { pid: std::process::id() });
+    let Cancelled::Tell { worker } = told else { panic!("{told:?}") };
+    assert_eq!(worker.pid, std::process::id());
     assert!(site.store.read(move |v| v.cancel_requested(run.id)).await.unwrap().unwrap());
     assert_eq!(session::cancel(&site.store, run.id, all_dead()).await.unwrap(), Cancelled::Done);
     assert_eq!(site.load(run.id).await.run.status, RunStatus::Cancelled);

@@ -109,6 +109,7 @@ fn state(start: Timestamp) -> RunState {
         host: "mt01".to_owned(),
         boot_id: "b".to_owned(),
         pid: 1,
+        start_ticks: None,
         trigger: "cron".to_owned(),
         trace: None,
     };

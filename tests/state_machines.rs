@@ -45,6 +45,7 @@ fn session() -> Fact {
         host: "mt01".to_owned(),
         boot_id: "b".to_owned(),
         pid: 1,
+        start_ticks: None,
         trigger: "test".to_owned(),
         trace: None,
     })

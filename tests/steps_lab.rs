@@ -117,6 +117,7 @@ fn inside() {
     let world = Arc::new(World::new(Setup {
         process,
         private: private.clone(),
+        locks: state.clone(),
         state,
         environment: Snapshot::of_process(),
         own_uid: nix::unistd::geteuid().as_raw(),

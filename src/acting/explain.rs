@@ -34,6 +34,7 @@ pub fn world(site: &Site, services: &[Service], for_each: ForEach) -> World {
         process: ProcessId::generate(),
         private: site.state_dir.join("run"),
         state: site.state_dir.clone(),
+        locks: site.state_dir.clone(),
         environment: Snapshot::of_process(),
         own_uid: nix::unistd::geteuid().as_raw(),
         services: services.iter().map(|s| (s.clone(), s.uid_override)).collect(),

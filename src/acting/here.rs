@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 
+use crate::guardian;
 use crate::workflow::event::SessionStarted;
 use crate::workflow::id::ProcessId;
 
@@ -10,7 +11,9 @@ const ANCESTORS: usize = 6;
 
 /// Who works on the run from now on, who asked for it (`trigger`, see [`trigger`]), and the id of the trace that will be sent.
 pub fn session(process: ProcessId, trigger: String, trace: Option<String>) -> SessionStarted {
-    SessionStarted { process, host: host(), boot_id: boot_id(), pid: std::process::id(), trigger, trace }
+    let pid = std::process::id();
+    let start_ticks = guardian::start_ticks(pid);
+    SessionStarted { process, host: host(), boot_id: boot_id(), pid, start_ticks, trigger, trace }
 }
 
 /// The host's name.

@@ -304,6 +304,7 @@ impl Launcher {
             process: self.worker.owner.process,
             private: self.worker.owner.private.clone(),
             state: places.configured.clone(),
+            locks: places.base.clone(),
             environment: steps::environment::Snapshot::of_process(),
             own_uid: nix::unistd::geteuid().as_raw(),
             services: order.services.iter().map(|s| (s.clone(), known.uid(s))).collect(),
@@ -351,7 +352,7 @@ impl Launcher {
         let state = recorder.with(Clone::clone);
         let store_in_use = store.as_ref().filter(|_| recorded);
         tokio::join!(
-            self.after(store_in_use),
+            self.after(store_in_use, end),
             self.tell(store_in_use, &state, end, world.deliveries.all()),
             self.tell_loki(&state),
             async {
@@ -398,9 +399,13 @@ impl Launcher {
         }
     }
 
-    /// Old runs go when a run has ended.
-    async fn after(&self, store: Option<&Store>) {
-        let Some(store) = store.cloned() else { return };
+    /// Old runs go when a run has ended. Not when it was told to stop: whoever did so waits, and the next run does it.
+    async fn after(&self, store: Option<&Store>, end: SessionEnd) {
+        let finished = match end {
+            SessionEnd::Finished => self.stop.by().is_none(),
+            SessionEnd::Interrupted | SessionEnd::Cancelled | SessionEnd::Lost => false,
+        };
+        let Some(store) = store.filter(|_| finished).cloned() else { return };
         let is_dead = self.is_dead();
         let is_live =
             move |run: &crate::workflow::run::Run| session::open_session(run).is_some_and(|s| !is_dead(s.by.process));

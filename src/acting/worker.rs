@@ -40,6 +40,8 @@ pub struct Places {
     pub state: Result<StateDir, Unusable>,
     /// As configured.
     pub configured: PathBuf,
+    /// What holds the next two, and the locks of steps: the state directory, or what stands in for it.
+    pub base: PathBuf,
     /// Private directories and owner locks.
     pub run: PathBuf,
     /// Leases.
@@ -80,7 +82,13 @@ fn clean_up(run: &Path) {
 
 impl Places {
     fn new(state: Result<StateDir, Unusable>, configured: &Path, base: &Path) -> Self {
-        Self { state, configured: configured.to_owned(), run: base.join("run"), leases: base.join("leases") }
+        Self {
+            state,
+            configured: configured.to_owned(),
+            base: base.to_owned(),
+            run: base.join("run"),
+            leases: base.join("leases"),
+        }
     }
 }
 

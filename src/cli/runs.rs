@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 
@@ -19,6 +19,7 @@ use crate::steps::store_uid::changes;
 use crate::workflow::counters::{Counter, CounterKey};
 use crate::workflow::definition::ForEach;
 use crate::workflow::duration;
+use crate::workflow::event::SessionStarted;
 use crate::workflow::id::{ProcessId, RunId, Subject, WorkflowName};
 use crate::workflow::run::{Run, RunState};
 use crate::workflow::session::{self, Cancelled, ClaimError, IsDead, open_session};
@@ -98,6 +99,12 @@ pub struct ShowArgs {
 
 /// How often `--watch` looks again: the store is shared, and a reader takes its turn like everybody.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// A guardian ends what is left of a worker in less than this.
+const CLEARED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Between two looks whether it has.
+const CLEARED_YET: Duration = Duration::from_millis(50);
 
 /// How many runs are kept whatever their age.
 pub const LEAST_RUNS: usize = 50;
@@ -202,27 +209,31 @@ fn list_once(reader: &Reader, args: &ListArgs, format: OutputFormat) -> Result<S
         limit: Some(args.limit),
     };
     let is_dead = reader.is_dead();
-    let rows = reader.read(move |view| {
-        let mut rows: Vec<RunRow> = Vec::new();
-        let mut failed = None;
-        view.runs_newest_first(|run| {
-            if filter.since.is_some_and(|since| run.started_at < since) {
-                return std::ops::ControlFlow::Break(());
-            }
-            match row(view, run, &is_dead, &filter) {
-                Ok(Some(row)) => rows.push(row),
-                Ok(None) => {}
-                Err(error) => failed = Some(error),
-            }
-            if failed.is_some() || filter.limit.is_some_and(|limit| rows.len() >= limit) {
-                std::ops::ControlFlow::Break(())
-            } else {
-                std::ops::ControlFlow::Continue(())
-            }
-        })?;
-        failed.map_or(Ok(rows), Err)
-    })?;
+    let rows = reader.read(move |view| rows(view, &is_dead, &filter))?;
     Ok(runs_list::render(&rows, format, &viewer))
+}
+
+/// The runs asked for, newest first. Looks at none that is older than asked for, and at none behind the limit: a year's
+/// history must not be read for the last hour's.
+fn rows(view: &View<'_>, is_dead: &IsDead, filter: &Filter) -> Result<Vec<RunRow>, StoreError> {
+    let mut rows: Vec<RunRow> = Vec::new();
+    let mut failed = None;
+    view.runs_newest_first(|run| {
+        if filter.since.is_some_and(|since| run.started_at < since) {
+            return std::ops::ControlFlow::Break(());
+        }
+        match row(view, run, is_dead, filter) {
+            Ok(Some(row)) => rows.push(row),
+            Ok(None) => {}
+            Err(error) => failed = Some(error),
+        }
+        if failed.is_some() || filter.limit.is_some_and(|limit| rows.len() >= limit) {
+            std::ops::ControlFlow::Break(())
+        } else {
+            std::ops::ControlFlow::Continue(())
+        }
+    })?;
+    failed.map_or(Ok(rows), Err)
 }
 
 /// The run as a row, if the filter lets it through.
@@ -381,19 +392,50 @@ fn cancel(global: &Global, id: &str) -> Result<ExitCode, Failed> {
     let reader = Reader::with(global, Access::ReadWrite)?;
     let run = find(&reader, id)?;
     let runtime = super::small_runtime()?;
-    let cancelled =
-        runtime.block_on(session::cancel(&reader.store, run, reader.is_dead())).map_err(|e| of_claim(&e))?;
-    match cancelled {
-        Cancelled::Done => output::write_err(&format!("run {run} is cancelled\n")),
-        Cancelled::Tell { pid } => {
-            let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX));
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).map_err(|errno| {
-                Failed::new(codes::UNEXPECTED, format!("cannot tell process {pid} to stop: {errno}"))
-            })?;
-            output::write_err(&format!("run {run} is being cancelled: told process {pid} to stop\n"));
+    let give_up = Instant::now() + CLEARED_WITHIN;
+    loop {
+        let cancelled =
+            runtime.block_on(session::cancel(&reader.store, run, reader.is_dead())).map_err(|e| of_claim(&e))?;
+        match cancelled {
+            Cancelled::Done => {
+                output::write_err(&format!("run {run} is cancelled\n"));
+                return Ok(ExitCode::Success);
+            }
+            Cancelled::Tell { worker } if tell_to_stop(run, &worker)? => {
+                output::write_err(&format!("run {run} is being cancelled: told process {} to stop\n", worker.pid));
+                return Ok(ExitCode::Success);
+            }
+            // It has ended just now, and its guardian still clears up.
+            Cancelled::Tell { .. } if Instant::now() < give_up => std::thread::sleep(CLEARED_YET),
+            Cancelled::Tell { worker } => {
+                let pid = worker.pid;
+                let message = format!("process {pid}, which worked on run {run}, is gone, but not all that it started");
+                return Err(Failed::new(codes::RUN_NOT_CLAIMABLE, message).next(format!("mt runs cancel {run}, later")));
+            }
         }
     }
-    Ok(ExitCode::Success)
+}
+
+/// Tells the worker alone: its pid may have been given to another process. False: it has ended.
+fn tell_to_stop(run: RunId, worker: &SessionStarted) -> Result<bool, Failed> {
+    let pid = worker.pid;
+    if worker.host != here::host() {
+        let message = format!("run {run} is worked on by process {pid} on {}, out of reach from here", worker.host);
+        return Err(
+            Failed::new(codes::RUN_NOT_CLAIMABLE, message).next(format!("on {}: mt runs cancel {run}", worker.host))
+        );
+    }
+    if worker.boot_id != here::boot_id() {
+        return Ok(false);
+    }
+    let Some(started) = worker.start_ticks else {
+        let message = format!("run {run} does not say when its process {pid} was started: it could be another one now");
+        return Err(
+            Failed::new(codes::RUN_NOT_CLAIMABLE, message).next(format!("ps -p {pid}, and if it is mt: kill {pid}"))
+        );
+    };
+    guardian::terminate(pid, started)
+        .map_err(|error| Failed::new(codes::UNEXPECTED, format!("cannot tell process {pid} to stop: {error}")))
 }
 
 fn prune(global: &Global, keep: Duration, dry_run: bool) -> Result<ExitCode, Failed> {
@@ -419,3 +461,6 @@ fn clear_screen() {
         let _ = output::write_out("\x1b[H\x1b[2J");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -218,6 +218,7 @@ pub fn by(trigger: &str, pid: u32) -> SessionStarted {
         host: "mt01".to_owned(),
         boot_id: "boot-a".to_owned(),
         pid,
+        start_ticks: None,
         trigger: trigger.to_owned(),
         trace: Some("4bf92f3577b34da6a3ce929d0e0e4736".to_owned()),
     }

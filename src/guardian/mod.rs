@@ -23,11 +23,13 @@ mod owner;
 mod proc;
 mod root;
 mod sweep;
+mod tell;
 mod watch;
 
 pub use owner::{Owner, owner_is_dead};
 pub use root::{RootRefused, refuse_root};
 pub use sweep::{Swept, remove_marked, sweep};
+pub use tell::{start_ticks, terminate};
 pub use watch::{EnterError, Impatience, enter};
 
 use crate::workflow::code::Code;

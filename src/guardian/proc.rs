@@ -29,6 +29,16 @@ fn parse_stat(text: &str) -> Option<Stat> {
     Some(Stat { state, parent: Pid::from_raw(parent) })
 }
 
+/// When the kernel started it, in clock ticks since the boot.
+pub(super) fn start_ticks(pid: Pid) -> Option<u64> {
+    parse_start(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The 22nd field; the first behind the name is the third.
+fn parse_start(text: &str) -> Option<u64> {
+    text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 /// Can it do nothing more: every thread stopped, or dead? A stop signal takes effect a moment after it was sent, and
 /// until then the process can still fork.
 pub(super) fn is_still(pid: Pid) -> bool {
@@ -140,6 +150,8 @@ mod tests {
         assert_eq!(stat, Stat { state: b'S', parent: Pid::from_raw(7) });
         assert_eq!(parse_stat(""), None);
         assert_eq!(parse_stat("42 (x"), None);
+        let whole = "42 (a 1) b) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 11 22";
+        assert_eq!(parse_start(whole), Some(987_654));
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl StorerFiles {
         world: &World,
         cancel: &CancellationToken,
     ) -> Result<(MutexGuard<'a, ()>, Flock<File>), Failure> {
-        let path = world.state.join(LOCK_FILE);
+        let path = world.locks.join(LOCK_FILE);
         let waited = || {
             Failure::new(
                 Class::Timeout,

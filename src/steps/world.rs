@@ -28,8 +28,10 @@ pub struct Setup {
     pub process: ProcessId,
     /// Its private directory, 0700: caches, staged files, bearer files. Whoever made it removes it.
     pub private: PathBuf,
-    /// The state directory, for the lock that processes share and for `tokens/`.
+    /// The state directory as configured, for `tokens/`. It need not be usable.
     pub state: PathBuf,
+    /// Where processes lock each other out: the state directory, or what stands in for one that cannot be used.
+    pub locks: PathBuf,
     /// The variables of this process.
     pub environment: Snapshot,
     /// Our own user id: part of the kept tokens' file names.
@@ -52,8 +54,10 @@ pub struct World {
     pub process: ProcessId,
     /// Its private directory.
     pub private: PathBuf,
-    /// The state directory.
+    /// The state directory as configured.
     pub state: PathBuf,
+    /// Where processes lock each other out.
+    pub locks: PathBuf,
     /// The variables of this process.
     pub environment: Snapshot,
     /// Our own user id.
@@ -120,6 +124,7 @@ impl World {
             vault: VaultClient::new(&setup.environment),
             private: setup.private,
             state: setup.state,
+            locks: setup.locks,
             environment: setup.environment,
             own_uid: setup.own_uid,
             services: services.collect(),

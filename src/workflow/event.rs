@@ -288,6 +288,10 @@ pub struct SessionStarted {
     pub boot_id: String,
     /// The worker's pid.
     pub pid: u32,
+    /// When the kernel started the worker, in clock ticks since the boot: tells it from a later process of the same pid.
+    /// Absent where `/proc` did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ticks: Option<u64>,
     /// `cron`, `terminal`, `resume`, …: who asked.
     pub trigger: String,
     /// The trace, where one is sent.

@@ -33,14 +33,12 @@ pub enum ClaimError {
     #[error("the store has no run {0}")]
     NoSuchRun(RunId),
     /// Somebody works on it.
-    #[error("run {run} is going on: pid {pid} on {host} works on it")]
+    #[error("run {run} is going on: pid {} on {} works on it", by.pid, by.host)]
     Alive {
         /// Which.
         run: RunId,
-        /// Who.
-        pid: u32,
-        /// Where.
-        host: String,
+        /// Who, and where.
+        by: Box<SessionStarted>,
     },
     /// Its status allows no further session.
     #[error("run {run} is {status}: nothing is left to do")]
@@ -67,8 +65,8 @@ pub enum Cancelled {
     Done,
     /// Its owner lives and must be told: SIGTERM to this process.
     Tell {
-        /// The worker's pid.
-        pid: u32,
+        /// Whose pid may belong to somebody else by now.
+        worker: Box<SessionStarted>,
     },
 }
 
@@ -136,9 +134,9 @@ pub async fn cancel(store: &Store, run: RunId, is_dead: IsDead) -> Result<Cancel
     store
         .write(move |tx| match claimable(tx, run, &*is_dead) {
             Ok(mut state) => append(tx, &mut state, Fact::RunCancelled).map(|()| Cancelled::Done),
-            Err(ClaimError::Alive { pid, .. }) => {
+            Err(ClaimError::Alive { by, .. }) => {
                 tx.request_cancel(run)?;
-                Ok(Cancelled::Tell { pid })
+                Ok(Cancelled::Tell { worker: by })
             }
             Err(refused) => Err(refused),
         })
@@ -170,7 +168,7 @@ fn claimable(tx: &Tx<'_>, run: RunId, is_dead: &dyn Fn(ProcessId) -> bool) -> Re
     if let Some(session) = open_session(&record)
         && !is_dead(session.by.process)
     {
-        return Err(ClaimError::Alive { run, pid: session.by.pid, host: session.by.host.clone() });
+        return Err(ClaimError::Alive { run, by: Box::new(session.by.clone()) });
     }
     match record.status {
         RunStatus::Succeeded | RunStatus::Cancelled | RunStatus::Superseded => {

@@ -38,6 +38,7 @@ fn small_run(age: SignedDuration, number: u32) -> (RunState, Vec<Event>) {
         host: "mt01".to_owned(),
         boot_id: "boot".to_owned(),
         pid: 1,
+        start_ticks: None,
         trigger: "cron".to_owned(),
         trace: None,
     };

@@ -40,6 +40,7 @@ pub fn run(id: RunId, status: RunStatus, age: SignedDuration) -> Run {
         host: "mt01".to_owned(),
         boot_id: "b".to_owned(),
         pid: 1,
+        start_ticks: None,
         trigger: "cron".to_owned(),
         trace: None,
     };

@@ -129,6 +129,13 @@ impl Lab {
             .collect()
     }
 
+    /// Why the vault has turned Kerberos logins down so far, in its own words: htgettoken only says `Unauthorized`.
+    pub fn refused_logins(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.path("log/vault.log")).expect("the vault writes a log");
+        let logins = log.lines().filter(|line| line.contains("SPNEGO") && !line.contains("authentication succeeded"));
+        logins.map(str::to_owned).collect()
+    }
+
     /// Whether node accounts and client are different users, so that ownership on a node can be told apart.
     pub fn has_own_accounts(&self) -> bool {
         nix::unistd::geteuid().is_root()

@@ -332,6 +332,7 @@ pub fn by() -> SessionStarted {
         host: "mt01".to_owned(),
         boot_id: "boot".to_owned(),
         pid: std::process::id(),
+        start_ticks: None,
         trigger: "test".to_owned(),
         trace: None,
     }

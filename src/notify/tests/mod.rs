@@ -54,6 +54,7 @@ fn state() -> RunState {
         host: "mt01".to_owned(),
         boot_id: String::new(),
         pid: 1,
+        start_ticks: None,
         trigger: "cron".to_owned(),
         trace: None,
     };

@@ -114,6 +114,7 @@ async fn notify(email: Option<Email>, kept: &Arc<Kept>) -> AttemptResult {
         process: ProcessId::generate(),
         private: PathBuf::from("/nowhere"),
         state: PathBuf::from("/nowhere"),
+        locks: PathBuf::from("/nowhere"),
         environment: Snapshot::default(),
         own_uid: 1,
         services: vec![],

@@ -42,6 +42,7 @@ fn world(book: Book, fetched: Option<u32>) -> Arc<World> {
         process: ProcessId::generate(),
         private: PathBuf::from("/nowhere"),
         state: PathBuf::from("/nowhere"),
+        locks: PathBuf::from("/nowhere"),
         environment: Snapshot::default(),
         own_uid: 1,
         services: vec![],

@@ -46,7 +46,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["bin", "private", "state", "state/tokens"] {
+        for name in ["bin", "private", "state", "state/tokens", "locks"] {
             fs::create_dir(directory.path().join(name)).unwrap();
             fs::set_permissions(directory.path().join(name), fs::Permissions::from_mode(0o700)).unwrap();
         }
@@ -98,6 +98,7 @@ impl Bench {
             process: self.process,
             private: self.path("private"),
             state: self.path("state"),
+            locks: self.path("locks"),
             environment: Snapshot::new(fixed.into_iter().chain(self.variables.clone())),
             own_uid: self.own_uid,
             services: vec![(self.service.clone(), self.uid)],

@@ -75,7 +75,19 @@ async fn an_old_storer_shares_one_name_and_what_was_there_is_put_back() {
     assert_eq!(there.unwrap().trim(), OTHER);
     assert_eq!(left.len(), 1, "{left:?}: the copy {copy} was not there before");
     assert_eq!(read(&bench, "given").trim(), "none", "somebody else's token is not the kept one");
-    assert!(bench.path("state/storer.lock").exists());
+    assert!(bench.path("locks/storer.lock").exists());
+}
+
+#[tokio::test]
+async fn an_old_storer_takes_its_turn_when_the_state_directory_cannot_be_used() {
+    let mut bench = Bench::new();
+    bench.service.token_directory = Some(bench.path("private"));
+    fs::remove_dir_all(bench.path("state")).unwrap();
+    fs::write(bench.path("state"), "no directory").unwrap();
+    let text = STORER.replace("$OUT", &bench.path("").display().to_string()).replace("CONDOR_VAULT_STORER_ID", "OLD");
+    bench.script("condor_vault_storer", &text.replace("${OLD:-$OLD_ID}", &format!("u{}", bench.own_uid)));
+    try_once("StoreInCredd", CREDD, &bench.world()).await.unwrap();
+    assert!(bench.path("locks/storer.lock").exists());
 }
 
 #[tokio::test]
