@@ -97,7 +97,7 @@ fn attempt<'a>(machine: &'a Value, step: &str) -> &'a Value {
 
 /// The mails that have come since there were so many.
 fn mails(lab: &Lab, before: usize) -> Vec<Mail> {
-    let unfolded = |mail: Mail| Mail { text: mail.text.replace("\r\n ", " "), ..mail };
+    let unfolded = |mail: Mail| Mail { text: mail.text.replace("=\r\n", "").replace("\r\n ", " "), ..mail };
     lab.mails().into_iter().skip(before).map(unfolded).collect()
 }
 
@@ -514,4 +514,52 @@ fn a_database_that_is_none_is_a_warning_and_not_the_end() {
     corner.give(&corner.state().join("uid.db"));
     let ended = corner.run(&["run", "token-push", "-s", "dune_production"]).exits(0);
     assert!(ended.err.contains("WARN") && ended.err.contains("MT0182") && ended.err.contains("uid.db"), "{ended:?}");
+}
+
+/// The shipped workflow, in which somebody puts another number into the store before it is read back.
+fn overwritten(lab: &Lab, corner: &Corner) -> String {
+    let (mt, config, state) = (lab.path("bin/mt"), corner.path("managedTokens.json"), corner.state());
+    let (mt, config, state) = (mt.display(), config.display(), state.display());
+    let script = format!("[ $MT_ACCOUNT = mu2epro ] || {mt} -c {config} --state-dir {state} uids set dunepro 77");
+    let exec = format!("Exec(command: [\"/bin/sh\", \"-c\", {script:?}])");
+    let step = format!(
+        "    Step(name: \"meddle\", action: {exec}, timeout: \"10s\", on_failure: Stop),\n    ],\n    finally: ["
+    );
+    let text = SHIPPED.replacen("],\n    finally: [", &step, 1);
+    assert_ne!(text, SHIPPED);
+    text
+}
+
+#[test]
+fn a_uid_that_is_read_back_as_another_is_told_to_the_admins_with_or_without_other_news() {
+    let Some(lab) = lab() else { return };
+    let corner = corner(&lab, "read-back");
+    corner.workflow("ferry-refresh", &overwritten(&lab, &corner));
+    let (before, posts) = (lab.mails().len(), lab.slack().len());
+    let ended = corner.run(REFRESH).exits(0);
+    assert!(ended.err.contains("MT0181"), "{ended:?}");
+    let told =
+        "verify-uids: the UIDs that were read back are not those that were stored: dunepro has 77, and 1234 was stored";
+    let arrived = mails(&lab, before);
+    let [mail] = &arrived[..] else { panic!("one mail: {arrived:?}") };
+    assert_eq!(mail.to, ["admin@lab.test"]);
+    assert!(mail.text.contains(told) && mail.text.contains("MT0181"), "{}", mail.text);
+    assert!(mail.text.contains("an error outside any service"), "{}", mail.text);
+    assert_eq!(lab.slack().len(), posts + 1);
+    assert!(lab.slack()[posts].to_string().contains("dunepro has 77"), "{:?}", lab.slack()[posts]);
+
+    // Now there is other news, too: dunepro's UID has changed back, and FERRY has forgotten mu2epro. One mail tells it all.
+    ferry_says(&lab, json!({"dunepro": {"uid": 1234}}));
+    corner.run(REFRESH).exits(10);
+    let arrived = mails(&lab, before + 1);
+    let [mail] = &arrived[..] else { panic!("one mail: {arrived:?}") };
+    for part in [told, "MT0181", "77 before, 1234 now", "mu2epro", "an error outside them"] {
+        assert!(mail.text.contains(part), "{part}: {}", mail.text);
+    }
+    assert!(lab.slack()[posts + 1].to_string().contains("dunepro has 77"));
+
+    // Nobody is told twice, and nobody who is not to be told.
+    let count = lab.mails().len();
+    corner.run(&[REFRESH, &["--no-notify"]].concat());
+    assert_eq!(lab.mails().len(), count);
 }

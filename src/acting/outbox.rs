@@ -1,6 +1,7 @@
 //! The outbox of a session: in the store, or in memory once the store cannot be used.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures::future::BoxFuture;
@@ -24,12 +25,21 @@ pub struct SessionOutbox {
     recorder: OnceLock<Arc<Recorder>>,
     /// The messages of a run that is not recorded, once they were asked for.
     memory: Mutex<Option<Vec<OutboxEntry>>>,
+    troubles_added: AtomicBool,
 }
 
 impl SessionOutbox {
     /// Over this store, for this process.
     pub fn new(store: Option<Store>, reports: Arc<Reports>, process: ProcessId, is_dead: IsDead) -> Self {
-        Self { store, reports, process, is_dead, recorder: OnceLock::new(), memory: Mutex::default() }
+        Self {
+            store,
+            reports,
+            process,
+            is_dead,
+            recorder: OnceLock::new(),
+            memory: Mutex::default(),
+            troubles_added: AtomicBool::new(false),
+        }
     }
 
     /// Whose run it is for: knows whether the run is recorded. To be called once, before the run begins.
@@ -50,6 +60,17 @@ impl SessionOutbox {
             None => Vec::new(),
         };
         lock(&self.memory).get_or_insert_with(prepare).clone()
+    }
+
+    /// Once a session, before anything goes out.
+    async fn add_troubles(&self, store: &Store) {
+        let Some(recorder) = self.recorder.get().filter(|_| !self.troubles_added.swap(true, Ordering::Relaxed)) else {
+            return;
+        };
+        let (reports, state) = (self.reports.clone(), recorder.with(Clone::clone));
+        if let Err(error) = store.write(move |tx| reports.add_troubles(tx, &state)).await {
+            tracing::error!(code = %error.code(), "cannot write the outbox; what went wrong at the end of the run is not told: {error}");
+        }
     }
 
     /// Changes an entry as it is now, in the store or in memory. `None`: it is not there.
@@ -126,6 +147,7 @@ impl Outbox for SessionOutbox {
             }
             let why = self.recorder.get().and_then(|recorder| recorder.why_unrecorded()).unwrap_or_default();
             let Some(store) = self.store().cloned() else { return Ok(self.in_memory(why)) };
+            self.add_troubles(&store).await;
             let (process, is_dead) = (self.process, self.is_dead.clone());
             let found = store.read(move |view| waiting(view, run, process, &is_dead)).await.and_then(|found| found);
             let found = match found {

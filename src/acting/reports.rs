@@ -12,10 +12,13 @@ use jiff::Timestamp;
 use crate::acting::addressees::Addressees;
 use crate::acting::{account_reports, reasons};
 use crate::config::Config;
-use crate::notify::{DueCounter, Envelope, Group, Kind, News, OutboxEntry, OutboxStatus, Templates, Trouble, prepare};
+use crate::notify::{
+    Channel, DueCounter, Envelope, Group, Kind, News, OutboxEntry, OutboxStatus, Templates, Trouble, prepare,
+};
 use crate::notify::{words, words::again};
 use crate::workflow::counters::{Counter, CounterKey, Verdict, is_due, mode_counts, recovery_told, verdicts};
 use crate::workflow::definition::{ForEach, Mode};
+use crate::workflow::event::AttemptOutcome;
 use crate::workflow::id::Subject;
 use crate::workflow::recorder::Epilogue;
 use crate::workflow::run::{Machine, RunState};
@@ -80,12 +83,42 @@ impl Reports {
         Some(prepare(state, &envelope, news, recorded))
     }
 
+    /// Puts what went wrong in the run-wide steps of this session into the operators' messages. When those were prepared
+    /// nobody could know of it.
+    pub fn add_troubles(&self, tx: &mut Tx<'_>, state: &RunState) -> Result<(), StoreError> {
+        let troubles = troubles_of_the_run(state);
+        if self.to.off || self.to.disabled || troubles.is_empty() {
+            return Ok(());
+        }
+        let lines: Vec<String> = troubles.iter().map(words::trouble_line).collect();
+        let news = News { troubles, due: Vec::new(), recovered: Vec::new() };
+        for group in [Group::Admins, Group::Slack] {
+            let Some(mut message) = self.message(state, group, &news, true) else { continue };
+            match tx.get::<OutboxEntry>(Shelf::Outbox, &message.key())? {
+                None => {}
+                Some(kept) if kept.status == OutboxStatus::Prepared => {
+                    let subject = match kept.channel {
+                        Channel::Mail => format!("{}; an error outside them", kept.subject),
+                        Channel::Slack => String::new(),
+                    };
+                    message = OutboxEntry { subject, body: format!("{}\n\n{}", lines.join("\n"), kept.body), ..kept };
+                }
+                // It went out as it was.
+                Some(_) => continue,
+            }
+            tx.put(Shelf::Outbox, &message.key(), &message)?;
+        }
+        Ok(())
+    }
+
     /// The messages of a run that is not recorded: its counters being unknown, the operators get every error.
     pub fn unrecorded(&self, state: &RunState, trouble: Trouble) -> Vec<OutboxEntry> {
         if self.to.off {
             return Vec::new();
         }
-        let news = News { troubles: vec![trouble], due: self.every_error(state), recovered: Vec::new() };
+        let mut troubles = vec![trouble];
+        troubles.extend(troubles_of_the_run(state));
+        let news = News { troubles, due: self.every_error(state), recovered: Vec::new() };
         [Group::Admins, Group::Slack].into_iter().filter_map(|group| self.message(state, group, &news, false)).collect()
     }
 
@@ -224,6 +257,24 @@ impl Epilogue for Reports {
         }
         Ok(())
     }
+}
+
+/// Why the run-wide steps of this session failed that have ended by now: the step that asks has not.
+fn troubles_of_the_run(state: &RunState) -> Vec<Trouble> {
+    let session = state.run.sessions.last().map(|session| session.number);
+    let targets = state.run.steps.iter().flat_map(|step| step.targets.iter().map(move |target| (&step.name, target)));
+    let failed = targets.filter(|(_, target)| target.status.is_failure());
+    let last = failed.filter_map(|(step, target)| Some((step, target.attempts.last()?)));
+    last.filter(|(_, attempt)| Some(attempt.session) == session)
+        .filter_map(|(step, attempt)| match attempt.result.as_ref()? {
+            AttemptOutcome::Failed(failure) | AttemptOutcome::Stale { failure, .. } => Some(Trouble {
+                code: failure.code,
+                message: format!("{step}: {}", failure.message),
+                next: failure.next.clone(),
+            }),
+            AttemptOutcome::Succeeded(_) | AttemptOutcome::Interrupted => None,
+        })
+        .collect()
 }
 
 /// A test in which every service succeeded.

@@ -64,6 +64,13 @@ pub struct TroubleWords {
     pub next: String,
 }
 
+/// One line for an error outside any service, to be put before a text that is written already.
+pub fn trouble_line(trouble: &Trouble) -> String {
+    let words = TroubleWords::of(trouble);
+    let next = if words.next.is_empty() { String::new() } else { format!("; next: {}", words.next) };
+    format!("{} [{}]{next}", one_line(&words.message), words.code)
+}
+
 /// A service with errors.
 #[derive(Clone, Debug, Serialize)]
 pub struct ServiceWords {
