@@ -27,7 +27,7 @@ mod watch;
 
 pub use owner::{Owner, owner_is_dead};
 pub use root::{RootRefused, refuse_root};
-pub use sweep::{Swept, remove_marked, sweep};
+pub use sweep::{Swept, bury, remove_marked, sweep};
 pub use watch::{EnterError, Impatience, enter};
 
 use crate::workflow::code::Code;
