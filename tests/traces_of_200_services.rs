@@ -86,6 +86,7 @@ fn session() -> (RunState, Book, Vec<Child>) {
             host: "mt01".to_owned(),
             boot_id: "b".to_owned(),
             pid: 1,
+            start_ticks: None,
             trigger: "cron".to_owned(),
             trace: Some(traces::new_trace_id()),
         }),

@@ -52,7 +52,7 @@ fn a_list_with_a_limit_looks_at_no_run_behind_it() {
 }
 
 fn ourselves() -> SessionStarted {
-    here::session(ProcessId::generate(), "a test".to_owned())
+    here::session(ProcessId::generate(), "a test".to_owned(), None)
 }
 
 #[test]
