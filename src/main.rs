@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use managed_tokens::cli::{old_names, output};
+use managed_tokens::cli::{error, old_names, output};
 use managed_tokens::private_dir;
 use managed_tokens::telemetry::{logs, traces};
 
@@ -12,12 +12,16 @@ fn main() -> ExitCode {
     managed_tokens::crash_point::arm();
     // SAFETY: this is the only thread.
     unsafe { traces::forget_environment() };
+    if let Err(failed) = error::check_words(std::env::args_os()) {
+        output::write_err(&format!("{}\n", failed.render()));
+        return failed.exit.into();
+    }
     let cli = match old_names::parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => {
+        Err(mistake) => {
             // Help and version are no errors, and a reader that has gone away is none either.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            let _ = mistake.print();
+            return ExitCode::from(u8::try_from(mistake.exit_code()).unwrap_or(2));
         }
     };
     logs::install(cli.verbosity());

@@ -9,9 +9,14 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::workflow::input_file;
+
+/// An account takes some 20 bytes.
+const MOST_BYTES: u64 = 16 << 20;
+
 /// The UIDs in the file; empty if there is none.
 pub fn read(path: &Path) -> io::Result<BTreeMap<String, u32>> {
-    match fs::read_to_string(path) {
+    match input_file::read_text(path, MOST_BYTES) {
         Ok(text) => serde_json::from_str(&text).map_err(io::Error::other),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
         Err(error) => Err(error),

@@ -69,6 +69,22 @@ impl Failed {
     }
 }
 
+/// No word of a command line holds control characters, or characters that turn the direction of what follows: whatever
+/// repeats the word would print them.
+pub fn check_words(words: impl Iterator<Item = std::ffi::OsString>) -> Result<(), Failed> {
+    let is_odd = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    for (number, word) in words.enumerate() {
+        // What is not UTF-8 may be part of a path; what takes it says so where it may not.
+        let word = word.to_string_lossy();
+        if word.contains(is_odd) {
+            let shown: String = word.chars().take(80).collect();
+            let message = format!("word {number} of the command line holds a control character: {shown:?}");
+            return Err(Failed::new(codes::USAGE, message).exit(ExitCode::Usage));
+        }
+    }
+    Ok(())
+}
+
 /// For `mt explain`.
 pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     (
@@ -80,7 +96,8 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     (
         codes::USAGE,
         "arguments that do not go together",
-        "The message says which. `mt help COMMAND` lists what a command takes.",
+        "The message says which. `mt help COMMAND` lists what a command takes.\n\
+         A word with a control character in it, such as a line break, is never right: look at what made the command line.",
     ),
     (
         codes::NO_SUCH_RUN,

@@ -40,6 +40,8 @@ mod yaml;
 
 use std::path::Path;
 
+use crate::workflow::input_file;
+
 pub use duration::{parse_duration, parse_lifetime, show_duration};
 pub use environment::Environment;
 pub use find::{Format, find};
@@ -57,6 +59,9 @@ pub use settings::{WorkerRetry, WorkerTypes};
 pub use source::{Source, Sources};
 pub use templates::{Field, TemplateError};
 
+/// A configuration of a thousand services has a tenth of it.
+const MOST_BYTES: u64 = 16 << 20;
+
 /// Finds the configuration (`given` is `-c`) and loads it.
 pub fn load(given: Option<&Path>, env: &Environment) -> Result<Config, LoadError> {
     load_file(&find(given, env)?, env)
@@ -66,7 +71,7 @@ pub fn load(given: Option<&Path>, env: &Environment) -> Result<Config, LoadError
 pub fn load_file(path: &Path, env: &Environment) -> Result<Config, LoadError> {
     let format = Format::of(path)?;
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    let text = input_file::read_text(path, MOST_BYTES).map_err(unreadable)?;
     parse(&text, format, path, env)
 }
 

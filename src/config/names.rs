@@ -79,14 +79,15 @@ const PRINCIPAL: Rule = Rule {
     expected: "a principal such as dunepro/managedtokens/host.fnal.gov@FNAL.GOV",
     first: |c| c.is_ascii_alphanumeric() || c == '_',
     rest: |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | '@' | '+'),
-    longest: 1_024,
+    longest: 280,
 };
 const VAULT_SERVER: Rule = Rule {
     kind: "a vault server",
     expected: "a host name, with or without port, or a URL: vault.fnal.gov, https://vault.fnal.gov:8200",
     first: |c| c.is_ascii_alphanumeric() || c == '[',
     rest: |c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | ':' | '/' | '[' | ']' | ','),
-    longest: 1_024,
+    // A URL around the longest host name.
+    longest: 280,
 };
 
 const LABEL: Rule = Rule {

@@ -1,8 +1,9 @@
 //! Whom we trust when mail and Slack are spoken to over TLS, beside the authorities that are compiled in.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::steps::environment::Snapshot;
+use crate::workflow::input_file;
 
 /// Where systems keep the authorities they trust, all in one file.
 const BUNDLES: &[&str] =
@@ -12,5 +13,6 @@ const BUNDLES: &[&str] =
 pub fn system(environment: &Snapshot) -> Vec<u8> {
     let bundle = || BUNDLES.iter().map(PathBuf::from).find(|path| path.is_file());
     let file = environment.get("SSL_CERT_FILE").map(PathBuf::from).or_else(bundle);
-    file.and_then(|file: PathBuf| std::fs::read::<&Path>(&file).ok()).unwrap_or_default()
+    file.and_then(|file: PathBuf| input_file::read_anybodys(&file, input_file::MOST_CERTIFICATES).ok())
+        .unwrap_or_default()
 }

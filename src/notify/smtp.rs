@@ -19,6 +19,7 @@ use crate::redact::Secret;
 use crate::steps::codes::{MAIL_ADDRESS, MAIL_LATER, MAIL_REFUSED, MAIL_UNCERTAIN, MAIL_UNREACHABLE};
 use crate::workflow::action::{Class, Failure};
 use crate::workflow::code::Code;
+use crate::workflow::input_file;
 
 /// A mail server that is there answers at once.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -172,7 +173,7 @@ fn parameters(server: &Email, roots: &[u8]) -> Result<TlsParameters, Failure> {
         let message = format!("email.caFile {} cannot be used: {why}", file.display());
         Failure::new(Class::Permanent, MAIL_TLS, message)
     };
-    let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+    let pem = input_file::read(file, input_file::MOST_CERTIFICATES).map_err(|error| wrong(error.to_string()))?;
     build(CertificateStore::None, &pem).map_err(|error| wrong(chain(&error)))
 }
 
@@ -184,7 +185,7 @@ fn password(login: &MailLogin) -> Result<Secret, Failure> {
         let message = format!("email.passwordFile {} cannot be used: {why}", file.display());
         Failure::new(Class::Permanent, PASSWORD_FILE, message).with_next(format!("chmod 600 {}", file.display()))
     };
-    let opened = std::fs::File::open(file).map_err(|error| wrong(error.to_string()))?;
+    let opened = input_file::open(file).map_err(|error| wrong(error.to_string()))?;
     let about = opened.metadata().map_err(|error| wrong(error.to_string()))?;
     let own = nix::unistd::geteuid().as_raw();
     if !about.is_file() {

@@ -2,8 +2,6 @@
 //!
 //! A site's file that cannot be used costs nobody a message: the shipped text goes out, and says so.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, Error, ErrorKind, Output, State, UndefinedBehavior, Value};
@@ -12,6 +10,7 @@ use super::codes::TEMPLATE;
 use super::sample;
 use super::words::Words;
 use crate::config::{Position, Remark, TemplateFiles};
+use crate::workflow::input_file;
 
 /// A template that loops longer than this is broken: the shipped ones need some thousands for 200 services.
 const FUEL: u64 = 2_000_000;
@@ -151,14 +150,7 @@ pub(crate) fn try_text(source: &str) {
 
 fn read(file: &Path) -> Result<String, TemplateProblem> {
     let problem = |what: String| TemplateProblem { file: file.to_owned(), line: None, what };
-    let mut text = String::new();
-    let opened = File::open(file).map_err(|error| problem(format!("cannot be read: {error}")))?;
-    let read = opened.take(MOST_BYTES + 1).read_to_string(&mut text);
-    read.map_err(|error| problem(format!("cannot be read: {error}")))?;
-    if text.len() as u64 > MOST_BYTES {
-        return Err(problem(format!("is larger than {} KiB", MOST_BYTES / 1024)));
-    }
-    Ok(text)
+    input_file::read_text(file, MOST_BYTES).map_err(|error| problem(format!("cannot be read: {error}")))
 }
 
 fn shipped(text: Text, words: &Words) -> Message {

@@ -13,6 +13,7 @@ use super::{info_of, only_target, unknown_service};
 use crate::process;
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
 use crate::workflow::id::TargetName;
+use crate::workflow::input_file;
 
 /// Its name in workflow files.
 pub const NAME: &str = "Kinit";
@@ -76,7 +77,7 @@ pub(super) async fn ticket(
 
 /// Names the plain mistakes in plain words, before Kerberos names them in its own.
 fn check_keytab(keytab: &Path, principal: &str) -> Result<(), Failure> {
-    match std::fs::File::open(keytab) {
+    match input_file::open(keytab) {
         Ok(_) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let message = format!("there is no keytab {}", keytab.display());

@@ -4,9 +4,7 @@
 //! own that nobody can guess; they begin with the process's id, so that what a killed process left can be found. An
 //! older storer has one name per user and service: there it goes one at a time, and what was there is put back.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -22,6 +20,7 @@ use super::world::World;
 use crate::config::Service;
 use crate::token_file::{self, Fingerprint, TokenFileError};
 use crate::workflow::action::{Class, Failure};
+use crate::workflow::input_file;
 
 /// The program.
 pub const PROGRAM: &str = "condor_vault_storer";
@@ -113,14 +112,7 @@ impl StorerFiles {
             guard = self.one_at_a_time.lock() => guard,
             () = cancel.cancelled() => return Err(waited()),
         };
-        let options = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .clone();
-        let mut file = options.open(&path).map_err(broken)?;
+        let mut file = input_file::open_lock(&path).map_err(broken)?;
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => return Ok((guard, lock)),
@@ -214,7 +206,6 @@ fn knows_variable(environment: &Snapshot) -> bool {
         // Starting it will say that it is missing.
         return true;
     };
-    let mut content = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MOST_BYTES).read_to_end(&mut content));
-    read.is_ok() && content.windows(VARIABLE.len()).any(|window| window == VARIABLE.as_bytes())
+    input_file::read_anybodys(&path, MOST_BYTES)
+        .is_ok_and(|content| content.windows(VARIABLE.len()).any(|window| window == VARIABLE.as_bytes()))
 }

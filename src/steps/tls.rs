@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use reqwest::{Certificate, Client, ClientBuilder, redirect};
 
+use crate::workflow::input_file;
+
 /// Directories of authorities have some hundreds.
 const MOST_FILES: usize = 2_000;
 
@@ -45,7 +47,7 @@ pub(super) fn authorities(places: &[PathBuf], extensions: &[&str]) -> Vec<Certif
             files.extend(place.canonicalize());
         }
     }
-    let texts = files.iter().filter_map(|path| std::fs::read(path).ok());
+    let texts = files.iter().filter_map(|path| input_file::read_anybodys(path, input_file::MOST_CERTIFICATES).ok());
     texts.filter_map(|text| Certificate::from_pem_bundle(&text).ok()).flatten().collect()
 }
 

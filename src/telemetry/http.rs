@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use reqwest::{Certificate, Client, ClientBuilder, Url};
 
+use crate::workflow::input_file;
+
 /// Beside the authorities that are compiled in: what the machine trusts.
 const BUNDLES: &[&str] = &["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"];
 
@@ -29,7 +31,7 @@ pub(super) fn without_password(text: &str) -> String {
 fn authorities() -> Vec<Certificate> {
     let given = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let files = given.into_iter().chain(BUNDLES.iter().map(PathBuf::from));
-    let found = files.filter_map(|path| std::fs::read(path).ok()).next();
+    let found = files.filter_map(|path| input_file::read_anybodys(&path, input_file::MOST_CERTIFICATES).ok()).next();
     found.and_then(|text| Certificate::from_pem_bundle(&text).ok()).unwrap_or_default()
 }
 

@@ -1,11 +1,11 @@
 //! One owner per subject: a flock in the state directory, held while a machine works. It dies with its holder.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::id::{RunId, Subject};
+use crate::workflow::input_file;
 
 /// The directory of leases.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl Leases {
         let failed = |doing: &str, error: io::Error| {
             io::Error::new(error.kind(), format!("cannot {doing} {}: {error}", path.display()))
         };
-        let mut file = open(&path).map_err(|error| failed("open", error))?;
+        let mut file = input_file::open_lock(&path).map_err(|error| failed("open", error))?;
         match file.try_lock() {
             Ok(()) => {
                 // Only for the one who finds it held: a full disk must not keep us from the work.
@@ -75,17 +75,6 @@ fn name_holder(file: &mut File, run: RunId) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{run}")
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)
 }
 
 #[cfg(test)]

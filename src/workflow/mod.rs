@@ -25,6 +25,7 @@ pub mod event;
 pub mod fold;
 pub mod gate;
 pub mod id;
+pub mod input_file;
 pub mod lease;
 pub mod machine;
 pub mod recorder;

@@ -254,8 +254,17 @@ impl Started {
         self.child.try_wait().expect("it is our child").is_none()
     }
 
+    pub fn pid(&self) -> nix::unistd::Pid {
+        nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
+    }
+
     /// Waits for its end.
     pub fn end(mut self) -> Ended {
+        self.wait()
+    }
+
+    /// The same; once.
+    pub fn wait(&mut self) -> Ended {
         // What mt prints fits into a pipe.
         let status = self.child.wait().expect("it is our child");
         let mut ended = Ended { code: status.code(), out: String::new(), err: String::new() };

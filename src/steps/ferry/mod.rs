@@ -27,6 +27,7 @@ use super::world::World;
 use crate::config::{AccountName, Ferry};
 use crate::redact::redact;
 use crate::workflow::action::{Attempt, Class, Failure};
+use crate::workflow::input_file;
 use bearer::Bearer;
 use codes::*;
 
@@ -176,7 +177,8 @@ fn make(ca_path: PathBuf, own: Option<(PathBuf, PathBuf)>) -> Result<Client, Fai
 
 fn identity(certificate: &Path, key: &Path) -> Result<Identity, Failure> {
     let read = |name: &str, path: &Path| {
-        std::fs::read(path).map_err(|error| bad_files(format!("cannot read ferry.{name} {}: {error}", path.display())))
+        input_file::read(path, input_file::MOST_CERTIFICATES)
+            .map_err(|error| bad_files(format!("cannot read ferry.{name} {}: {error}", path.display())))
     };
     let mut both = read("hostCert", certificate)?;
     both.push(b'\n');

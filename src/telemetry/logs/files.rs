@@ -2,10 +2,11 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::config::{Config, DEFAULT_LOG_DIRECTORY, LogFiles};
+use crate::private_dir::{PrivateDirError, account, open_shared};
 
 /// Whoever shares our group may read; nobody else.
 const MODE: u32 = 0o640;
@@ -40,6 +41,13 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
         options.append(true).create_new(new).mode(MODE).custom_flags(flags);
         options
     };
+    if let Some(directory) = path.parent().filter(|_| path != Path::new("/dev/null")) {
+        // Where everybody can swap the file, somebody else reads or forges what we say.
+        open_shared(directory).map_err(|error| match error {
+            PrivateDirError::Io { source, .. } => source,
+            PrivateDirError::Refused { .. } => io::Error::other(error.to_string()),
+        })?;
+    }
     match options(true).open(path) {
         Ok(file) => {
             // Our umask lets nobody else in.
@@ -53,7 +61,15 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
         Some(libc::ELOOP) => io::Error::other("it is a link"),
         _ => error,
     })?;
-    let kind = file.metadata()?.file_type();
+    let about = file.metadata()?;
+    let kind = about.file_type();
+    let own = nix::unistd::geteuid().as_raw();
+    if kind.is_file() && about.uid() != own && about.uid() != 0 {
+        let owner = account(about.uid());
+        return Err(io::Error::other(format!(
+            "it belongs to {owner}, who could change it: find out why, then remove it"
+        )));
+    }
     if kind.is_file() || kind.is_char_device() && path == Path::new("/dev/null") {
         Ok(file)
     } else {
@@ -70,7 +86,7 @@ pub(super) fn complaint(failed: &[(PathBuf, io::Error)]) -> String {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::unix::fs::{MetadataExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use super::*;
 

@@ -10,6 +10,7 @@ use super::parse::MOST_BYTES;
 use super::read::{Mistake, nearest, shortened};
 use super::source::Source;
 use super::types::Workflow;
+use crate::workflow::input_file;
 
 /// The workflows there are.
 #[derive(Clone, Debug)]
@@ -140,7 +141,7 @@ fn read(path: &Path, asked: Option<&str>) -> Result<Found, Diagnostic> {
         Diagnostic::new(codes::UNREADABLE, Severity::Error, &file, message)
     };
     let mut bytes = Vec::new();
-    let opened = std::fs::File::open(path).map_err(|error| unreadable(error.to_string()))?;
+    let opened = input_file::open(path).map_err(|error| unreadable(error.to_string()))?;
     // One byte more than is taken: enough to see that it is too large, whatever its size.
     let most = u64::try_from(MOST_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     opened.take(most).read_to_end(&mut bytes).map_err(|error| unreadable(error.to_string()))?;

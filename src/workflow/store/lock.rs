@@ -7,9 +7,9 @@
 //! A file lock cannot be waited for with a time limit. So a thread waits in line, and the store's thread waits for
 //! that thread; if it gives up, the next attempt finds the same thread still in its place.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use super::error::{HolderState, StoreError};
 use super::state_dir::StateDir;
+use crate::workflow::input_file;
 
 /// The right to have the store open, until it is dropped.
 #[derive(Debug)]
@@ -222,15 +223,7 @@ fn blocking(mut file: File) -> io::Result<Flock<File>> {
 }
 
 fn open(path: &Path) -> Result<File, StoreError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)
-        .map_err(|e| StoreError::io("open", path, e))
+    input_file::open_lock(path).map_err(|e| StoreError::io("open", path, e))
 }
 
 /// Leaves our pid in the lock file, for the message of whoever waits in vain. On a full disk there is no name.

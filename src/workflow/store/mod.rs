@@ -40,6 +40,7 @@ pub use open::MIN_FREE;
 pub(crate) use record::try_record;
 pub use retention::{PruneReport, Retention};
 pub use state_dir::StateDir;
+pub(crate) use state_dir::name_of;
 pub use tx::{Tx, hash_of_definition};
 pub(crate) use view::find_in_none;
 pub use view::{Found, KnownUid, SHORTEST_PREFIX, View};

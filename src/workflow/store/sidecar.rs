@@ -16,12 +16,16 @@ use ulid::Ulid;
 
 use super::error::StoreError;
 use crate::crash_point::{CrashPoint, pass};
+use crate::workflow::input_file;
 
 /// The format this `mt` writes: trees, keys and records.
 pub(super) const FORMAT: u32 = 1;
 
 /// After how many group commits the sidecar is written again while the store stays open.
 pub(super) const CHECKPOINT_EVERY: u64 = 64;
+
+/// It has some lines.
+const MOST_BYTES: u64 = 64 << 10;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Sidecar {
@@ -41,7 +45,7 @@ struct AnyFormat {
 
 impl Sidecar {
     pub(super) fn read(path: &Path, store: &Path) -> Result<Option<Self>, StoreError> {
-        let text = match fs::read(path) {
+        let text = match input_file::read(path, MOST_BYTES) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(StoreError::io("read", path, e)),

@@ -47,6 +47,7 @@ impl StateDir {
     /// [`StoreError::Missing`] if there is none, else as [`StateDir::create`].
     pub fn existing(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let path = std::path::absolute(path.into()).map_err(|e| StoreError::io("find", Path::new("."), e))?;
+        check_parent(&path)?;
         check_directory(&path)?;
         Ok(Self(path))
     }
@@ -133,6 +134,20 @@ pub(super) fn make_directory(path: &Path, parents: bool) -> Result<(), StoreErro
     }
 }
 
+/// Where everybody may rename our directory away and put another in its place, none can be trusted.
+fn check_parent(path: &Path) -> Result<(), StoreError> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    match fs::metadata(parent) {
+        Ok(meta) if meta.mode() & 0o1002 == 0o002 => Err(StoreError::Permission {
+            path: parent.to_owned(),
+            what: format!("everybody may write to it and swap {}", path.display()),
+            next: format!("`chmod o-w {}`", parent.display()),
+        }),
+        // What else is wrong with it shows when the directory itself is looked at.
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
 fn check_directory(path: &Path) -> Result<(), StoreError> {
     let refuse = |what: String, next: String| Err(StoreError::Permission { path: path.to_owned(), what, next });
     let meta = match fs::symlink_metadata(path) {
@@ -161,7 +176,8 @@ fn check_directory(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn name_of(uid: Uid) -> String {
+/// The name of an account, or its number where it has none: for messages.
+pub(crate) fn name_of(uid: Uid) -> String {
     match User::from_uid(uid) {
         Ok(Some(user)) => user.name,
         Ok(None) | Err(_) => format!("uid {uid}"),
