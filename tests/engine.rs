@@ -12,7 +12,7 @@ use managed_tokens::workflow::action::Class;
 use managed_tokens::workflow::definition::{Mode, OnFailure, Overlap, Retry, Workflow};
 use managed_tokens::workflow::driver::drive;
 use managed_tokens::workflow::event::{AttemptOutcome, Fact, SessionEnd};
-use managed_tokens::workflow::id::{RunId, StepName, Subject};
+use managed_tokens::workflow::id::{ProcessId, RunId, StepName, Subject};
 use managed_tokens::workflow::lease::Leases;
 use managed_tokens::workflow::recorder::Recorder;
 use managed_tokens::workflow::run::{RunState, StepState};
@@ -363,7 +363,8 @@ async fn a_step_that_the_workflow_of_the_session_does_not_have_says_so_and_blame
 async fn a_subject_that_another_run_holds_is_skipped_and_the_other_run_is_named() {
     let run = Run::of(&["dune", "mu2e"]);
     let other = RunId::generate();
-    let lease = Leases::new(run.leases.path()).take(&Subject::new("dune"), other).unwrap().unwrap();
+    let lease =
+        Leases::new(run.leases.path()).take(&Subject::new("dune"), other, ProcessId::generate()).unwrap().unwrap();
     let (state, _) = run.go().await;
     let dune = &state.machines[&Subject::new("dune")];
     assert_eq!((dune.status, dune.other_run), (MachineStatus::Skipped, Some(other)));
@@ -375,7 +376,10 @@ async fn a_subject_that_another_run_holds_is_skipped_and_the_other_run_is_named(
 async fn a_subject_that_another_run_holds_is_waited_for_where_the_workflow_says_so() {
     let mut run = Run::of(&["dune"]);
     run.workflow.overlap = Overlap::Wait(Duration::from_secs(120));
-    let lease = Leases::new(run.leases.path()).take(&Subject::new("dune"), RunId::generate()).unwrap().unwrap();
+    let lease = Leases::new(run.leases.path())
+        .take(&Subject::new("dune"), RunId::generate(), ProcessId::generate())
+        .unwrap()
+        .unwrap();
     tokio::spawn(async move {
         tokio::time::sleep(60 * SECOND).await;
         drop(lease);
@@ -396,7 +400,10 @@ async fn a_subject_that_cannot_be_locked_is_worked_on_all_the_same() {
 #[tokio::test(start_paused = true)]
 async fn all_subjects_held_by_others_make_the_run_skipped() {
     let run = Run::of(&["dune"]);
-    let _lease = Leases::new(run.leases.path()).take(&Subject::new("dune"), RunId::generate()).unwrap().unwrap();
+    let _lease = Leases::new(run.leases.path())
+        .take(&Subject::new("dune"), RunId::generate(), ProcessId::generate())
+        .unwrap()
+        .unwrap();
     assert_eq!(run.go().await.0.run.status, RunStatus::Skipped);
 }
 

@@ -289,7 +289,7 @@ async fn a_resumed_session_prepares_what_is_due_once_and_not_before_it_has_done_
     let epilogues = Arc::new(Epilogues::default());
     // Somebody holds dune until mu2e has long ended.
     let leases = managed_tokens::workflow::lease::Leases::new(site.state.leases());
-    let lease = leases.take(&Subject::new("dune"), RunId::generate()).unwrap().unwrap();
+    let lease = leases.take(&Subject::new("dune"), RunId::generate(), ProcessId::generate()).unwrap().unwrap();
     let (run, store) = (claimed.run.id, site.store.clone());
     tokio::spawn(async move {
         let ended = |state: RunState| state.machines[&Subject::new("mu2e")].status == MachineStatus::Succeeded;
@@ -310,7 +310,7 @@ async fn a_resumed_session_that_has_to_leave_a_failed_machine_to_another_run_pre
     let claimed = cut_off_after_dune(&site).await;
     let epilogues = Arc::new(Epilogues::default());
     let leases = managed_tokens::workflow::lease::Leases::new(site.state.leases());
-    let _lease = leases.take(&Subject::new("dune"), RunId::generate()).unwrap().unwrap();
+    let _lease = leases.take(&Subject::new("dune"), RunId::generate(), ProcessId::generate()).unwrap().unwrap();
     site.drive(claimed, &["dune", "mu2e"], Some(epilogues.clone())).await;
     assert_eq!(*epilogues.0.lock().unwrap(), [[MachineStatus::Failed, MachineStatus::Succeeded]]);
 }

@@ -53,6 +53,9 @@ pub const KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Whoever sent a signal waits.
 const PATIENCE_AFTER_A_SIGNAL: Duration = Duration::from_secs(2);
 
+/// A guardian ends the children of its worker in less than a second; one that is stopped does not.
+const BURIED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Redrawn so often on a terminal.
 const REDRAW: Duration = Duration::from_millis(100);
 
@@ -545,7 +548,13 @@ pub fn is_failed(status: RunStatus) -> bool {
 
 /// Accounts have leases of their own: one may be called like a service. Where these cannot be, the work is done without.
 fn leases(places: &Places, for_each: ForEach) -> Leases {
-    match for_each {
+    let run = places.run.clone();
+    let bury = Arc::new(move |process: ProcessId| {
+        if !guardian::bury(&run, process, &[PathBuf::from("/tmp")], BURIED_WITHIN) {
+            tracing::warn!(code = %guardian::LEFTOVERS, %process, "children of a process that died may still be at work");
+        }
+    });
+    let leases = match for_each {
         ForEach::Service => Leases::new(&places.leases),
         ForEach::Account => {
             let directory = places.leases.join("accounts.d");
@@ -554,7 +563,8 @@ fn leases(places: &Places, for_each: ForEach) -> Leases {
                 Err(error) => Leases::without(error.to_string()),
             }
         }
-    }
+    };
+    leases.burying(bury)
 }
 
 fn uids_json(places: &Places) -> PathBuf {

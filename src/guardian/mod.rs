@@ -28,7 +28,7 @@ mod watch;
 
 pub use owner::{Owner, owner_is_dead};
 pub use root::{RootRefused, refuse_root};
-pub use sweep::{Swept, remove_marked, sweep};
+pub use sweep::{Swept, bury, remove_marked, sweep};
 pub use tell::{start_ticks, terminate};
 pub use watch::{EnterError, Impatience, enter};
 

@@ -69,6 +69,22 @@ pub fn sweep(run_dir: &Path, shared: &[PathBuf]) -> Result<Vec<Swept>, PrivateDi
     Ok(swept)
 }
 
+/// Ends what one dead process has left, as [`sweep`] does, or waits until its guardian or another sweep has done it. `false`:
+/// something of it still lives, or is at it, after this time. Nothing is left of a process without a lock file.
+pub fn bury(run_dir: &Path, process: ProcessId, shared: &[PathBuf], within: Duration) -> bool {
+    let until = Instant::now() + within;
+    while lock_path(run_dir, process).exists() {
+        if let Some(swept) = sweep_one(run_dir, process, shared) {
+            return swept.problems.is_empty();
+        }
+        if Instant::now() >= until {
+            return false;
+        }
+        sleep(PAUSE);
+    }
+    true
+}
+
 /// `None`: alive, or another sweep is at it.
 fn sweep_one(run_dir: &Path, process: ProcessId, shared: &[PathBuf]) -> Option<Swept> {
     // Held to the end: to others the owner lives until nothing is left of it.

@@ -77,6 +77,40 @@ fn hourly_run_onboarding_refresh_and_watchers_go_on_at_once_and_each_service_has
 }
 
 #[test]
+fn who_waits_for_a_service_begins_when_the_children_of_its_dead_holder_are_gone() {
+    let Some(lab) = &*LAB else { return };
+    let corner = Corner::new(lab, "orphans");
+    let (orphan, found) = (corner.path("calls/orphan"), corner.path("calls/found"));
+    corner.workflow(
+        "patient",
+        r#"Workflow(name: "patient", for_each: Service, deadline: "5m", overlap: Wait("2m"),
+            steps: [Step(name: "work", action: Exec(command: ["work"]), timeout: "2m")])"#,
+    );
+    // The first never ends. The second looks whether it lives: a dead one may wait to be collected.
+    let (orphan_is, found_is) = (orphan.display(), found.display());
+    corner.program(
+        "work",
+        &format!(
+            "#!/bin/sh\n[ -e {orphan_is} ] || {{ echo $$ >{orphan_is}; sleep 1000; exit; }}\n\
+             case $(cut -d' ' -f3 /proc/$(cat {orphan_is})/stat) in Z | X | '') echo gone ;; *) echo alive ;; esac >{found_is}\n"
+        ),
+    );
+    let first = corner.start(&["run", "patient", "-s", DUNE]);
+    wait_for("the first's child", || std::fs::read_to_string(&orphan).is_ok_and(|pid| pid.ends_with('\n')));
+    let pids = corner.mt_pids();
+    let second = corner.start(&["run", "patient", "-s", DUNE, "--new"]);
+    wait_for("the second run", || corner.runs().len() == 2);
+    // Stopped first, so that neither can do anything about the other's death.
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        pids.iter().for_each(|pid| kill(Pid::from_raw(*pid), signal).expect("it is there"));
+    }
+    second.end().exits(0);
+    assert_eq!(std::fs::read_to_string(&found).expect("the second has looked"), "gone\n");
+    drop(first);
+    assert_eq!(corner.processes(), [""; 0]);
+}
+
+#[test]
 fn a_stopped_holder_of_the_store_costs_others_their_patience_and_not_the_work_and_a_dead_one_nothing() {
     let Some(lab) = &*LAB else { return };
     let corner = Corner::new(lab, "stopped");

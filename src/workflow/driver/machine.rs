@@ -71,8 +71,15 @@ async fn lease(session: &Session, over: &Over, subject: &Subject) -> Result<Opti
     };
     let until = Instant::now() + patience;
     loop {
-        match session.leases.take(subject, session.run) {
-            Ok(Ok(lease)) => return Ok(Some(lease)),
+        match session.leases.take(subject, session.run, session.process) {
+            Ok(Ok(lease)) => {
+                if let Some(dead) = lease.after {
+                    let leases = session.leases.clone();
+                    // A thread that panicked has buried nobody; the work is more important.
+                    let _ = tokio::task::spawn_blocking(move || leases.bury(dead)).await;
+                }
+                return Ok(Some(lease));
+            }
             Ok(Err(held)) if Instant::now() >= until || over.why().is_some() => return Err(held),
             Ok(Err(_)) => tokio::select! {
                 () = over.wait() => {}

@@ -23,7 +23,7 @@ use super::definition::{ForEach, Step, Workflow};
 use super::event::{Fact, SessionEnd};
 use super::fold::IllegalEvent;
 use super::gate::Gate;
-use super::id::{RunId, StepName, Subject};
+use super::id::{ProcessId, RunId, StepName, Subject};
 use super::lease::Leases;
 use super::recorder::Recorder;
 use super::resume::{MachineDecision, decide_machine};
@@ -128,15 +128,17 @@ struct Session {
     newer: BTreeMap<Subject, RunId>,
     leases: Leases,
     run: RunId,
+    process: ProcessId,
     number: u32,
 }
 
 /// Drives the run that `recorder` holds, whose session has been claimed, to the end of that session.
 pub async fn drive(recorder: Arc<Recorder>, plan: SessionPlan) -> Result<SessionEnd, DriveError> {
     let started = Instant::now();
-    let (run, number, subjects) = recorder.with(|state| {
+    let (run, process, number, subjects) = recorder.with(|state| {
         let sessions = u32::try_from(state.run.sessions.len()).unwrap_or(u32::MAX);
-        (state.run.id, sessions, state.machines.keys().cloned().collect::<Vec<_>>())
+        let process = state.run.sessions.last().map_or_else(ProcessId::generate, |session| session.by.process);
+        (state.run.id, process, sessions, state.machines.keys().cloned().collect::<Vec<_>>())
     });
     let SessionPlan { workflow, actions, configured, newer, leases, stop } = plan;
     let all_steps = || workflow.steps.iter().chain(&workflow.finally);
@@ -155,6 +157,7 @@ pub async fn drive(recorder: Arc<Recorder>, plan: SessionPlan) -> Result<Session
         newer,
         leases,
         run,
+        process,
         number,
     });
 
