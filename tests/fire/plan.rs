@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 /// The services of the site.
 pub const SERVICES: [&str; 4] = ["dune_production", "mu2e_production", "nova_production", "sbnd_production"];
 /// The steps whose children are ours.
-pub const STEPS: [&str; 3] = ["one", "two", "three"];
+pub const STEPS: [&str; 4] = ["zero", "one", "two", "three"];
 /// The services of the laboratory that are paused.
 const PAUSED: [&str; 3] = ["kdc", "smtp", "pushgateway"];
 
@@ -97,7 +97,7 @@ impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = StdRng::seed_from_u64(seed);
         let actors: Vec<Actor> = (0..random.random_range(2..=4)).map(|n| Actor::new(n, &mut random)).collect();
-        let shots = (0..random.random_range(1..=4)).map(|_| {
+        let shots = (0..random.random_range(2..=6)).map(|_| {
             let actor = random.random_range(0..actors.len());
             (actor, actors[actor].at + random.random_range(0..1_500), Shot::new(&mut random))
         });

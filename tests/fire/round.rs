@@ -231,7 +231,7 @@ impl Running {
         if !matches!(self.mt.try_wait(), Ok(None)) {
             return Vec::new();
         }
-        self.worker = worker_of(first).or(self.worker);
+        self.worker = worker_of(first);
         self.shot = true;
         let worker = if self.acts { self.worker } else { Some(first) };
         let of = |victims| match victims {
@@ -291,7 +291,7 @@ deaf) trap '' TERM INT HUP; alive 100000 ;;
 away) setsid sleep 1000 </dev/null >/dev/null 2>&1 & ;;
 flood) head -c 3000000 /dev/zero ;;
 esac
-alive $(($$ % 5))
+alive $(($$ % 8))
 say end
 "#,
         lines = lines.display(),
@@ -300,12 +300,17 @@ say end
 }
 
 fn workflow(name: &str, overlap: &str, witness: &Path) -> String {
-    let own = |step: &str| format!(r#"Exec(command: ["{}", "{step}"], needs: [Ticket])"#, witness.display());
+    let own = |step: &str| {
+        // The first begins as soon as the service is held.
+        let needs = if step == "zero" { "" } else { ", needs: [Ticket]" };
+        format!(r#"Exec(command: ["{}", "{step}"]{needs})"#, witness.display())
+    };
     format!(
         r#"Workflow(
     name: "{name}", for_each: Service, deadline: "30s", reserve: "10s", overlap: {overlap},
     interrupted: ResumeWithin("30m"),
     steps: [
+        Step(name: "zero", action: {zero}, timeout: "2s", on_failure: Continue, counts_as: Setup),
         Step(name: "kinit", action: Kinit, timeout: "4s", on_failure: Stop, counts_as: Setup),
         Step(name: "one", action: {one}, timeout: "2s", on_failure: Stop, counts_as: Setup,
             retry: Retry(times: 1, backoff: ("10ms", "20ms"))),
@@ -315,6 +320,7 @@ fn workflow(name: &str, overlap: &str, witness: &Path) -> String {
     ],
     finally: [Step(name: "notify", action: Notify, timeout: "3s")],
 )"#,
+        zero = own("zero"),
         one = own("one"),
         two = own("two"),
         three = own("three"),
