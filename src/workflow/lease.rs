@@ -95,7 +95,8 @@ impl Leases {
 /// The run and the process that the file names.
 fn holder(file: &mut File) -> (Option<RunId>, Option<ProcessId>) {
     let mut text = String::new();
-    if file.read_to_string(&mut text).is_err() {
+    // Two ids; whatever else lies there is not read to its end.
+    if file.take(128).read_to_string(&mut text).is_err() {
         return (None, None);
     }
     let mut words = text.split_whitespace();
