@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use support::corner::{Corner, Ended, step, wait_for};
@@ -48,9 +49,12 @@ struct OnTerminal {
 
 impl OnTerminal {
     fn start(corner: &Corner<'_>, words: &[&str]) -> Self {
+        Self::start_command(corner.mt(words))
+    }
+
+    fn start_command(mut command: Command) -> Self {
         let size = nix::pty::Winsize { ws_row: 50, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = nix::pty::openpty(Some(&size), None).unwrap();
-        let mut command = corner.mt(words);
         let ours = || Stdio::from(pty.slave.try_clone().unwrap());
         command.stdin(ours()).stdout(ours()).stderr(ours()).env("TERM", "xterm");
         // SAFETY: both calls may be made between fork and exec.
@@ -121,6 +125,30 @@ fn a_person_reads_and_answers_htgettoken_on_the_terminal() {
     let run = corner.show("latest");
     assert_eq!(step(&run, DUNE, "get-vault-token")["status"], "needs-human");
     assert_eq!(corner.private_files(), [""; 0].map(std::path::PathBuf::from));
+}
+
+#[test]
+fn the_old_name_hands_the_terminal_over_just_the_same_and_pushes_only_with_p() {
+    let Some(lab) = lab() else { return };
+    let corner = Corner::new(&lab, "old-name");
+    symlink(lab.path("bin/mt"), corner.path("bin/token-push")).unwrap();
+    corner.spy("htgettoken", "printf 'open this page: '; read answer; echo \"hello $answer\"");
+    for words in [&["-r", "-s", DUNE][..], &["--run-onboarding", "--service", DUNE, "--push-tokens", "--test"]] {
+        let mut onboarding = OnTerminal::start_command(corner.called("token-push", words));
+        wait_for("the question", || onboarding.shows("open this page: "));
+        onboarding.keyboard.write_all(b"operator\n").unwrap();
+        let ended = onboarding.end();
+        every_login_was_accepted(&lab, &ended);
+        let ended = ended.exits(11);
+        assert!(ended.out.contains("hello operator") && ended.out.contains("Attempting OIDC"), "{words:?}: {ended:?}");
+        assert!(corner.calls("htgettoken").iter().all(|call| !call.contains("--nooidc")));
+        let run = corner.show("latest");
+        assert_eq!(step(&run, DUNE, "get-vault-token")["status"], "needs-human");
+        let mode = if words.contains(&"--push-tokens") { "onboard-push" } else { "onboard" };
+        assert_eq!(run["mode"], mode, "{words:?}");
+    }
+    let refused = OnTerminal::start_command(corner.called("token-push", &["-r"])).end().exits(2);
+    assert!(refused.out.contains("service"), "for exactly one service: {refused:?}");
 }
 
 #[test]

@@ -51,6 +51,44 @@ fn neither_works_for_root() {
 }
 
 #[test]
+fn what_cron_calls_by_the_old_names_finds_the_configuration_where_it_always_was() {
+    let Some(lab) = Lab::up() else { return };
+    let corner = Corner::new(&lab, "cron");
+    for name in NAMES {
+        symlink(lab.path("bin/mt"), corner.path("bin").join(name)).unwrap();
+    }
+    // The crontab of the package, with the old names, in a home of its own and without a variable that names a file.
+    let home = corner.path("home");
+    fs::create_dir_all(home.join(".managed-tokens")).unwrap();
+    fs::copy(corner.path("managedTokens.json"), home.join(".managed-tokens/managedTokens.json")).unwrap();
+    let crontab = include_str!("../packaging/cron.d/managed-tokens")
+        .replace("/usr/bin/mt run token-push", "token-push")
+        .replace("/usr/bin/mt run ferry-refresh", "refresh-uids-from-ferry");
+    let lines: Vec<&str> = crontab.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(lines.len(), NAMES.len(), "{crontab}");
+    for (line, name) in lines.iter().zip(NAMES) {
+        // Five fields of time, and the account.
+        let command = line.splitn(7, ' ').nth(6).unwrap();
+        assert_eq!(command, name);
+        let words = format!("unset MT_CONFIG MT_STATE_DIR; PATH={}:$PATH {command}", corner.path("bin").display());
+        let home = format!("HOME={}", home.display());
+        let ended: Ended = lab.command(&["env", &home, "/bin/sh", "-c", &words]).output().unwrap().into();
+        ended.is_quiet();
+    }
+    let runs = corner.runs();
+    let workflows: Vec<_> = runs.iter().rev().map(|run| (&run["workflow"], &run["status"])).collect();
+    assert_eq!(
+        workflows,
+        [(&"token-push".into(), &"succeeded".into()), (&"ferry-refresh".into(), &"succeeded".into())]
+    );
+    // The exit code says what no mail of cron's said before.
+    corner.spy("kinit", "exit 1");
+    let mut failing = corner.called("token-push", &["--dont-notify", "--no-loki", "-e", "dune"]);
+    let failed: Ended = failing.output().unwrap().into();
+    assert_eq!(failed.code, Some(11), "{failed:?}");
+}
+
+#[test]
 fn both_do_their_job() {
     let Some(lab) = Lab::up() else { return };
     let corner = Corner::new(&lab, "old");

@@ -206,6 +206,11 @@ mod tests {
     #[test]
     fn flags_are_read_as_the_old_parser_read_them() {
         means("token-push --test=false -v=true", "mt run token-push -vv");
+        means(
+            "token-push -s=one_x -c=x.json --admin=me@lab.test",
+            "mt run token-push -s one_x --admin me@lab.test -c x.json",
+        );
+        means("token-push -sone_x -vt", "mt run token-push --test -s one_x -vv");
         means("token-push -t --test=0", "mt run token-push");
         means("token-push -s one_x -s two_y", "mt run token-push -s two_y");
         means("token-push -p", "mt run token-push");

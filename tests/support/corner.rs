@@ -127,9 +127,14 @@ impl<'a> Corner<'a> {
 
     /// `mt` in this corner, not started yet. The child's pid is the guardian's, where there is one.
     pub fn mt(&self, arguments: &[&str]) -> Command {
+        self.called("mt", arguments)
+    }
+
+    /// `mt` under another name, which must be a link in the corner's programs.
+    pub fn called(&self, name: &str, arguments: &[&str]) -> Command {
         let path =
             format!("PATH={}:{}:{}", self.path("bin").display(), self.lab.path("bin").display(), PROGRAMS.join(":"));
-        let mut command = self.lab.command(&[&["env", &path, "mt"], arguments].concat());
+        let mut command = self.lab.command(&[&["env", &path, name], arguments].concat());
         command
             .env("MT_CONFIG", self.path("managedTokens.json"))
             .env("MT_STATE_DIR", self.state())
