@@ -65,8 +65,15 @@ impl Writer {
         }
         let (orders, received) = sync_channel(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
-        let thread =
-            Thread { logfile, debugfile, format, lost: lost.clone(), loki: loki.then(Vec::new), loki_bytes: 0 };
+        let thread = Thread {
+            logfile,
+            debugfile,
+            format,
+            lost: lost.clone(),
+            loki: loki.then(Vec::new),
+            loki_bytes: 0,
+            too_many: 0,
+        };
         thread::Builder::new().name("mt-log".to_owned()).spawn(move || thread.run(&received))?;
         Ok(Self { orders, lost })
     }
@@ -150,6 +157,8 @@ struct Thread {
     lost: Arc<AtomicU64>,
     loki: Option<Vec<Entry>>,
     loki_bytes: usize,
+    /// What Loki does not get, since it got something last.
+    too_many: u64,
 }
 
 impl Thread {
@@ -175,8 +184,7 @@ impl Thread {
                 let _ = done.send(());
             }
             Order::ForLoki(sender) => {
-                self.loki_bytes = 0;
-                let _ = sender.send(self.loki.as_mut().map(std::mem::take).unwrap_or_default());
+                let _ = sender.send(self.for_loki());
             }
         }
     }
@@ -192,10 +200,11 @@ impl Thread {
         if let Some(logfile) = &mut self.logfile {
             logfile.add(&rendered);
         }
-        if let Some(entries) = &mut self.loki
-            && self.loki_bytes < MOST_FOR_LOKI
-        {
-            // Loki's users search with `| logfmt` or `| json`.
+        if let Some(entries) = &mut self.loki {
+            if self.loki_bytes >= MOST_FOR_LOKI {
+                self.too_many += 1;
+                return;
+            }
             let text = match self.format {
                 LogFormat::Text => line.render(LogFormat::Logfmt),
                 LogFormat::Logfmt | LogFormat::Json => rendered,
@@ -205,17 +214,30 @@ impl Thread {
         }
     }
 
+    /// What it has not got yet. It is told, too, what it does not get.
+    fn for_loki(&mut self) -> Vec<Entry> {
+        let format = self.loki_format();
+        let mut entries = self.loki.as_mut().map(std::mem::take).unwrap_or_default();
+        if self.too_many > 0 {
+            let line = warning("lines were left out here: too many for Loki, the log file has them", self.too_many);
+            entries.push(Entry { at: line.at, line: line.render(format) });
+        }
+        (self.loki_bytes, self.too_many) = (0, 0);
+        entries
+    }
+
+    /// Loki's users search with `| logfmt` or `| json`.
+    fn loki_format(&self) -> LogFormat {
+        match self.format {
+            LogFormat::Text | LogFormat::Logfmt => LogFormat::Logfmt,
+            LogFormat::Json => LogFormat::Json,
+        }
+    }
+
     fn say_what_was_lost(&mut self) {
         let lost = self.lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
-            self.line(&Line {
-                at: Timestamp::now(),
-                level: Level::WARN,
-                library: None,
-                about: About::default(),
-                message: "lines of this log were lost: the disk could not keep up".to_owned(),
-                fields: vec![("lost", lost.into())],
-            });
+            self.line(&warning("lines of this log were lost: the disk could not keep up", lost));
         }
     }
 
@@ -223,6 +245,18 @@ impl Thread {
         for output in [&mut self.logfile, &mut self.debugfile].into_iter().flatten() {
             output.write();
         }
+    }
+}
+
+/// So many lines are not where they should be.
+fn warning(message: &str, lost: u64) -> Line {
+    Line {
+        at: Timestamp::now(),
+        level: Level::WARN,
+        library: None,
+        about: About::default(),
+        message: message.to_owned(),
+        fields: vec![("lost", lost.into())],
     }
 }
 
@@ -271,7 +305,8 @@ mod tests {
         let file = files::open(&path).unwrap();
         let logfile = Some(Output { file, path: path.clone(), buffer: Vec::new(), broken: false });
         drop(writer);
-        Thread { logfile, debugfile: None, format: LogFormat::Logfmt, lost, loki: None, loki_bytes: 0 }.run(&received);
+        Thread { logfile, debugfile: None, format: LogFormat::Logfmt, lost, loki: None, loki_bytes: 0, too_many: 0 }
+            .run(&received);
         let text = std::fs::read_to_string(&path).unwrap();
         let said: Vec<_> = text.lines().map(|line| line.split_once("msg=").unwrap().1).collect();
         let lost = "\"lines of this log were lost: the disk could not keep up\" lost=3";
@@ -288,5 +323,29 @@ mod tests {
         assert_eq!(got.len(), 1);
         assert_eq!(got[0].line, "time=1970-01-01T00:00:00.000Z level=info msg=one");
         assert_eq!(runtime.block_on(writer.for_loki()), []);
+    }
+
+    #[test]
+    fn what_is_too_much_for_loki_is_counted_there_and_whole_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let files = LogFiles { logfile: Some(path.clone()), debugfile: None };
+        let writer = Writer::start(&files, LogFormat::Json, true).unwrap();
+        let long = "x ".repeat(900);
+        let count = MOST_FOR_LOKI / long.len() + 100;
+        for _ in 0..count {
+            writer.line(line(&long));
+        }
+        // The queue holds more than these, and the file must have them.
+        writer.flush(Duration::from_secs(60));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut got = runtime.block_on(writer.for_loki());
+        let last = got.pop().unwrap().line;
+        let last: serde_json::Value = serde_json::from_str(&last).unwrap();
+        assert!(last["message"].as_str().unwrap().starts_with("lines were left out here"), "{last}");
+        assert_eq!(last["lost"], count - got.len());
+        assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), count);
+        writer.line(line("later"));
+        assert_eq!(runtime.block_on(writer.for_loki()).len(), 1, "and what comes later is sent again");
     }
 }
