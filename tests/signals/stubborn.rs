@@ -28,6 +28,8 @@ fn at_the_deadline_the_most_stubborn_children_are_ended_and_the_news_goes_out() 
     let corner = Corner::new(lab, "stubborn");
     corner.configure(|config| {
         config["errorCountToSendMessage"] = json!(1);
+        // Every run pushes the whole of its job's metrics, and others run beside this one.
+        config["prometheus"]["jobname"] = "stubborn".into();
         // Six seconds for the work, nine for what follows.
         config["timeouts"]["globalTimeout"] = "15s".into();
         let like = config["experiments"]["dune"].clone();
@@ -86,7 +88,9 @@ fn at_the_deadline_the_most_stubborn_children_are_ended_and_the_news_goes_out() 
     assert!(!ended.err.contains("metrics"), "the metrics went out: {ended:?}");
     let metrics = lab.run(&["curl", "-sf", "http://pushgateway.lab.test:9091/metrics"]);
     let metrics = String::from_utf8_lossy(&metrics.stdout).into_owned();
-    assert!(metrics.contains("well_production") && metrics.contains("deaf_production"), "{metrics}");
+    let ours: Vec<&str> = metrics.lines().filter(|line| line.contains("job=\"stubborn\"")).collect();
+    let tells_of = |name: &str| ours.iter().any(|line| line.contains(&format!("{name}_production")));
+    assert!(tells_of(WELL) && tells_of("deaf"), "{ours:#?}");
     // Resumed, and asked to end: the same children again.
     let calls = corner.calls("child").len();
     fs::remove_file(&stop).expect("it is ours");
