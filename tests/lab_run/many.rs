@@ -8,8 +8,9 @@ use managed_tokens::workflow::event::{Event, Fact, MachineEnd, RunCreated, Selec
 use managed_tokens::workflow::id::{ProcessId, RunId, Subject, WorkflowName};
 use managed_tokens::workflow::run::RunState;
 use managed_tokens::workflow::store::{Access, StateDir, Store, StoreError};
+use nix::sys::signal::Signal;
 
-use crate::support::corner::{Corner, files_below, wait_for};
+use crate::support::corner::{Corner, Started, files_below, wait_for};
 use crate::{DUNE, LAB};
 
 const OLD: u32 = 300;
@@ -114,4 +115,32 @@ fn with_ten_thousand_runs_in_the_store_a_run_can_be_listed_and_shown_while_it_go
     assert_eq!(prune(&[]), format!("removed {OLD} runs, kept {kept}\n"), "the dry run has removed nothing");
     assert_eq!(prune(&[]), format!("removed 0 runs, kept {kept}\n"));
     assert_eq!(corner.show("latest")["id"], id);
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_leaves_old_runs_to_the_next_one() {
+    let Some(lab) = &*LAB else { return };
+    let corner = Corner::new(lab, "stopped-pruning");
+    // The newest fifty stay, however old.
+    let old = (0..60).map(|i| SignedDuration::from_hours(40 * 24) - SignedDuration::from_secs(i));
+    fill(&corner, old);
+    let count = || {
+        let listed = corner.run(&["runs", "list", "--limit", "1000", "--output", "ndjson"]).exits(0);
+        listed.out.lines().count()
+    };
+    let held = |stop: &dyn Fn(&Started), code: i32| {
+        let gate = corner.hold("rsync");
+        let before = corner.calls("rsync").len();
+        let run = corner.start(&["run", "token-push", "-s", DUNE, "--new"]);
+        wait_for("both pushes", || corner.calls("rsync").len() == before + 2);
+        stop(&run);
+        run.end().exits(code);
+        gate.open();
+    };
+    held(&|run| run.signal(Signal::SIGTERM), 143);
+    assert_eq!(count(), 61);
+    held(&|_| drop(corner.run(&["runs", "cancel", "latest"]).exits(0)), 11);
+    assert_eq!(count(), 62);
+    corner.run(&["run", "token-push", "-s", DUNE, "--new"]).is_quiet();
+    assert_eq!(count(), 50);
 }
