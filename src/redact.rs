@@ -33,6 +33,9 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A quote that is not closed pairs with the next one, and what follows that is a value only once the first is gone.
+const MOST_PASSES: usize = 8;
+
 /// What is a secret wherever it stands. The minimum lengths keep host names (`hvs.fnal.gov`, `s.b.org`) readable:
 /// tokens of the vault have at least 24 characters after the dot.
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| {
@@ -56,7 +59,8 @@ static NAMED: LazyLock<Regex> = LazyLock::new(|| {
     let header = r#"(?:authorization|x-vault-token)["']?[ \t]*[:=][ \t]*["']?(?:(?:bearer|basic|negotiate|digest|token)[ \t]+)?"#;
     let field = r#"(?:password|passwd|passphrase|client_secret|(?:client|access|refresh|id|bearer)_token|api_?key)["']?[ \t]*[:=][ \t]*"#;
     let scheme = r"\bbearer[ \t]+";
-    let pattern = format!(r"(?i)(?<name>{header}|{field}){value}|(?<scheme>{scheme})[A-Za-z0-9._~+/=-]{{16,}}");
+    let pattern =
+        format!(r"(?i)(?<name>{header}|{field})(?<value>{value})|(?<scheme>{scheme})[A-Za-z0-9._~+/=-]{{16,}}");
     Regex::new(&pattern).expect("as above")
 });
 
@@ -74,8 +78,25 @@ static ESCAPE: LazyLock<Regex> = LazyLock::new(|| {
 /// as it is, and redacting twice changes nothing more.
 pub fn redact(text: &str) -> Cow<'_, str> {
     // Control first: a colour change in the middle of a token must not hide it.
-    let text = without_control(text);
+    let mut text = without_control(text);
+    for _ in 0..MOST_PASSES {
+        let once = match redact_once(Cow::Borrowed(&text)) {
+            Cow::Borrowed(_) => break,
+            Cow::Owned(same) if same == text => break,
+            Cow::Owned(once) => once,
+        };
+        text = Cow::Owned(once);
+    }
+    text
+}
+
+fn redact_once(text: Cow<'_, str>) -> Cow<'_, str> {
     let text = replace(text, &NAMED, |found| {
+        // Already done, and inside of brackets.
+        let rest = found.name("value").and_then(|value| value.as_str().strip_prefix(REDACTED));
+        if rest.is_some_and(|rest| rest.chars().all(|c| matches!(c, '}' | ')' | ']' | '>' | '.'))) {
+            return found[0].to_owned();
+        }
         let name = found.name("name").or_else(|| found.name("scheme")).map_or("", |name| name.as_str());
         format!("{name}{REDACTED}")
     });
@@ -131,6 +152,7 @@ mod tests {
             ("password=hunter2&user=me", "password=[redacted]&user=me"),
             (r#"db_password: "correct horse", x"#, "db_password: [redacted], x"),
             (r#"{"client_token":"root"}"#, r#"{"client_token":[redacted]}"#),
+            ("password='a b password='hunter2 x", "password=[redacted] x"),
             ("https://me:hunter2@proxy/x", "https://[redacted]@proxy/x"),
             ("POST https://hooks.slack.com/services/T0/B0/x", "POST https://[redacted]"),
         ] {
