@@ -24,6 +24,7 @@ pub mod explain;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod guardian;
+mod http_error;
 pub mod notify;
 pub mod private_dir;
 pub mod process;

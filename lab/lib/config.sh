@@ -91,7 +91,8 @@ $(healthy_experiment mu2e mu2epro 1235)"
   faulty=$healthy
   for entry in $NODES; do
     kind=${entry##*:}
-    [ "$kind" = good ] || faulty="$faulty,
+    case $kind in good | front) continue ;; esac
+    faulty="$faulty,
 $(faulty_experiment "$kind" "${entry%%:*}")"
   done
   write_config "$LAB/managedTokens-faults.json" 8s "$faulty"

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Faults. Pausing and killing work on processes; `fault` sets what those cannot. README.md says what each looks like to a client.
 
-FAULT_HELP="schedd1|schedd2: down, hang [SECONDS], denied, mismatch
-collector: down, hang [SECONDS]
+FAULT_HELP="schedd1|schedd2: down, hang [SECONDS], denied, garbage, mismatch
+collector: down, hang [SECONDS], denied, garbage
 vault: 403 [ACCOUNT], nologin, norefresh [ACCOUNT], sealed
 keytab-ACCOUNT: wrong, stale, corrupt, missing
 smtp: refuse, tempfail, hang [SECONDS], lost [SECONDS]
@@ -44,7 +44,7 @@ $FAULT_HELP"
   case $kind in hang\ * | lost\ * | norefresh\ * | 403\ *) set -- ${kind#* }; kind=${kind%% *} ;; esac
   case $name:$kind in
     schedd[12]:ok | collector:ok | smtp:ok | ferry:ok | slack:ok | loki:ok | traces:ok) rm -f "$LAB/faults/$name" ;;
-    schedd[12]:down | schedd[12]:denied | schedd[12]:mismatch | collector:down | smtp:refuse | smtp:tempfail) set_fault "$name" "$kind" ;;
+    schedd[12]:down | schedd[12]:denied | schedd[12]:mismatch | schedd[12]:garbage | collector:down | collector:denied | collector:garbage | smtp:refuse | smtp:tempfail) set_fault "$name" "$kind" ;;
     schedd[12]:hang | collector:hang | smtp:hang | smtp:lost) set_fault "$name" "$kind ${1:-3600}" ;;
     ferry:hang | slack:hang | loki:hang | traces:hang) set_fault "$name" "hang ${1:-3600}" ;;
     ferry:status* | slack:status* | loki:status* | traces:status* | ferry:raw* | slack:raw* | loki:raw* | traces:raw*) set_fault "$name" "$kind${1:+ $*}" ;;

@@ -19,8 +19,9 @@ make_files() {
   local entry name address kind
   {
     echo "127.0.0.1 localhost"
-    echo "127.0.0.1 vault.lab.test ldap.lab.test kdc.lab.test ferry.lab.test web.lab.test issuer.lab.test smtp.lab.test"
-    echo "127.0.0.1 collector.lab.test pushgateway.lab.test schedd1.lab.test schedd2.lab.test managed-tokens.lab.test $(uname -n)"
+    # A line for each peer: a gremlin changes its address.
+    for entry in $PEERS; do IFS=: read -r name address kind <<<"$entry"; echo "$address $name.lab.test"; done
+    echo "127.0.0.1 issuer.lab.test collector.lab.test schedd1.lab.test schedd2.lab.test managed-tokens.lab.test $(uname -n)"
     for entry in $NODES; do IFS=: read -r name address kind <<<"$entry"; echo "$address $name.lab.test $name"; done
   } >"$LAB/hosts"
   make_krb5; make_condor; make_nodes; make_directory
@@ -32,6 +33,7 @@ Host *.lab.test
  UserKnownHostsFile $LAB/known_hosts
  StrictHostKeyChecking yes
  BatchMode yes
+$(fronts | sed 's/.*/Host &.lab.test\n GSSAPIServerIdentity node2.lab.test\n HostKeyAlias node2.lab.test/')
 X
   cat >"$LAB/vault/bao.hcl" <<X
 storage "inmem" {}
@@ -71,7 +73,7 @@ make_krb5() {
  k5login_directory = $LAB/k5login
 [realms]
  $REALM = {
-  kdc = 127.0.0.1:88
+  kdc = kdc.lab.test:88
  }
 [domain_realm]
  .lab.test = $REALM

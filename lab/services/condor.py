@@ -11,8 +11,8 @@
   collector's ads. A credd or collector without such a place cannot be reached.
 - Exit codes: condor_config_val 1 when something is not defined; condor_store_cred 1, and 2 for a credential that does not
   match; condor_status 1. Success is always 0.
-- Faults in LAB_FAULT_DIR/<host's first label>: `down` (not reachable), `hang [SECONDS]`, and for a credd also `denied`
-  and `mismatch`.
+- Faults in LAB_FAULT_DIR/<host's first label>: `down` (not reachable), `hang [SECONDS]` (and then the usual answer), `denied`,
+  `garbage`, and for a credd also `mismatch`.
 """
 import datetime
 import json
@@ -26,6 +26,8 @@ import classad2
 import htcondor2
 
 setting = htcondor2.param
+# What services/gremlin.py says.
+NOISE = "\0\ufffd\ufffdGREMLIN \x1b[2J\a this is no protocol"
 
 
 def complain(text, code=1):
@@ -113,6 +115,8 @@ def store_cred(arguments):
         return 1
     if fault == "denied":
         return complain("Operation failed because it is not allowed")
+    if fault == "garbage":
+        return complain(NOISE)
     if fault == "mismatch" and operation == "query":
         return complain("Credential was found but it did not match requested scopes or audience", 2)
     service = options.get("-s", "") + (f"_{options['-H']}" if "-H" in options and options.get("-s") else "")
@@ -192,8 +196,14 @@ def status(arguments):
             return complain(f"Error: Unknown option '{option}'")
     host = (pool or "").split(":")[0]
     ads = os.path.join(setting["LAB_POOL_DIR"], f"{host}.json")
-    if fault_of(host) == "down" or not os.path.exists(ads):
+    fault = fault_of(host)
+    if fault == "down" or not os.path.exists(ads):
         return complain(f"Error: Couldn't contact the condor_collector on {host}.\n")
+    if fault == "denied":
+        return complain(f'Error: communication error\nSECMAN:2010:Received "DENIED" from server for user unauthenticated@unmapped using no authentication method, which may imply host-based security.  Our address was \'127.0.0.1\', and server\'s address was \'{host}\'.')
+    if fault == "garbage":
+        print(NOISE)
+        return 0
     try:
         wanted = classad2.ExprTree(constraint) if constraint else None
     except Exception:

@@ -7,6 +7,7 @@
     vault.py norefresh [ACCOUNT]  forget the refresh tokens (of one account): htgettoken would need a browser
     vault.py sealed               as after a restart that nobody attended: 503 to everything
     vault.py ok                   undo all of these
+    vault.py ldap URL             ask another directory
 
 Runs inside the laboratory's network; speaks to the listener without TLS. Environment: LAB, LAB_ISSUERS
 (issuer:role:account:uid ...), LAB_VAULT_ADMIN. In production the refresh tokens are in the oauthapp plugin; here a KV
@@ -23,6 +24,7 @@ import urllib.request
 LAB = os.environ["LAB"]
 ISSUERS = [entry.split(":")[:3] for entry in os.environ["LAB_ISSUERS"].split()]
 ADMIN = os.environ["LAB_VAULT_ADMIN"]
+DIRECTORY = {"userdn": "ou=people,dc=lab,dc=test", "userattr": "uid"}
 KEYS_FILE = f"{LAB}/vault/keys.json"
 OWN_TOKEN_POLICY = """
 path "auth/token/create"      { capabilities = ["update"] }
@@ -115,8 +117,14 @@ def enable_logins():
         # The key is host/<vault host>, not HTTP/: that is what htgettoken asks a ticket for.
         call("POST", f"auth/{mount}/config", {"keytab": keytab, "service_account": "host/vault.lab.test"})
         call("POST", f"auth/{mount}/config/ldap", {
-            "url": "ldap://127.0.0.1:389", "userdn": "ou=people,dc=lab,dc=test", "userattr": "uid",
-            "token_no_default_policy": True, "token_policies": f"{mount},tokenops"})
+            "url": "ldap://127.0.0.1:389", **DIRECTORY, "token_no_default_policy": True,
+            "token_policies": f"{mount},tokenops"})
+
+
+def ask_directory(url):
+    for issuer, role, _ in ISSUERS:
+        mount = mount_of(issuer, role)
+        call("POST", f"auth/{mount}/config/ldap", {"url": url, **DIRECTORY})
 
 
 def disable_logins():
@@ -154,6 +162,8 @@ def main():
         forget(rest[0] if rest else None)
     elif command == "sealed":
         call("PUT", "sys/seal")
+    elif command == "ldap":
+        ask_directory(rest[0])
     elif command == "ok":
         unseal(keys["unseal_key"])
         enable_logins()

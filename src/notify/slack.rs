@@ -7,6 +7,7 @@ use reqwest::{Certificate, Client, StatusCode, redirect};
 use super::codes::{SLACK_REFUSED, SLACK_UNCERTAIN, SLACK_UNREACHABLE};
 use super::outbox::OutboxEntry;
 use super::prepare::remarks;
+use crate::http_error::cause;
 use crate::redact::Secret;
 use crate::workflow::action::{Class, Failure};
 
@@ -28,13 +29,23 @@ pub async fn post(webhook: &Secret, text: &str, roots: &[u8]) -> Result<(), Fail
         Ok(answer) => answer,
         Err(error) if error.is_connect() || error.is_builder() => return Err(unreachable(error, Class::Transient)),
         Err(error) => {
-            let message = format!("Slack does not answer: {}", chain(&error.without_url()));
+            let message = format!("Slack does not answer: {}", cause(&error));
             return Err(Failure::new(Class::Timeout, SLACK_UNCERTAIN, message));
         }
     };
     let status = answer.status();
     if status.is_success() {
-        return Ok(());
+        let words = answer.text().await.unwrap_or_default();
+        // Slack says `ok`. A page is from something in the way, such as a proxy that wants a login.
+        return match words.trim_start().starts_with('<') {
+            false => Ok(()),
+            true => Err(Failure::new(
+                Class::Transient,
+                SLACK_UNREACHABLE,
+                "what answers at slack_alerts_url is not Slack: a page of HTML",
+            )
+            .with_next("look at what is between this machine and Slack")),
+        };
     }
     let class = match status {
         StatusCode::TOO_MANY_REQUESTS => Class::Transient,
@@ -57,17 +68,6 @@ fn client(roots: &[u8]) -> Result<Client, reqwest::Error> {
 }
 
 fn unreachable(error: reqwest::Error, class: Class) -> Failure {
-    let message = format!("Slack cannot be reached: {}", chain(&error.without_url()));
-    Failure::new(class, SLACK_UNREACHABLE, message)
-}
-
-/// An error with its causes; reqwest's own text does not name them.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
+    let message = format!("Slack cannot be reached: {}", cause(&error));
+    Failure::new(class, SLACK_UNREACHABLE, message).with_next("look at slack_alerts_url and at the network")
 }

@@ -219,6 +219,14 @@ fn of_login(error: &Error, place: &str, login: &MailLogin) -> Failure {
     classify(error, place, MAIL_UNREACHABLE)
 }
 
+/// Did what answers say something that no mail server says?
+fn is_no_server(error: &Error) -> bool {
+    let not_text = |source: &(dyn std::error::Error + 'static)| {
+        source.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::InvalidData)
+    };
+    error.is_response() || std::error::Error::source(error).is_some_and(not_text)
+}
+
 /// `lost` is what it means when there was no answer.
 fn classify(error: &Error, place: &str, lost: Code) -> Failure {
     let (class, code, next) = if error.is_permanent() {
@@ -228,7 +236,11 @@ fn classify(error: &Error, place: &str, lost: Code) -> Failure {
     } else {
         (Class::Transient, lost, LOOK)
     };
-    Failure::new(class, code, format!("the mail server {place}: {}", chain(error))).with_next(next)
+    let who = match is_no_server(error) {
+        true => format!("what answers at {place} is no mail server"),
+        false => format!("the mail server {place}"),
+    };
+    Failure::new(class, code, format!("{who}: {}", chain(error))).with_next(next)
 }
 
 /// An error with its causes.

@@ -182,7 +182,8 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     (
         VAULT_ERROR,
         "the vault answers with an error",
-        "It is sealed, overloaded, or its own back end fails. Those who run the vault must look at it.\n\
+        "It is sealed, overloaded, or what it depends on fails, such as the directory (LDAP) that it asks at a\n\
+         login; or something else answers in its place. The message says which. Those who run it must look at it.\n\
          A kept vault token that has not expired is pushed in its place.",
     ),
     (

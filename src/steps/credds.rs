@@ -20,6 +20,8 @@ const ASK_FOR: Duration = Duration::from_secs(10);
 /// All of them together get this part of the step's time: a child that hears no SIGTERM takes 2 s more, and there must be
 /// time left to say what is wrong, or to go on with the credds of an earlier session.
 const SHARE: u32 = 2;
+/// So much of an answer that is none is in a message.
+const MOST_SHOWN: usize = 80;
 
 /// The credds of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,7 +118,13 @@ async fn ask(
             [("program", "condor_status"), ("collector", named), ("constraint", constraint.unwrap_or_default())];
         return Ok(Err(condor::status(finished.exit, &finished.output, &facts)));
     }
-    let credds = parse(&String::from_utf8_lossy(&finished.stdout));
+    let said = String::from_utf8_lossy(&finished.stdout);
+    let credds = parse(&said);
+    if let (true, Some(line)) = (credds.is_empty(), no_names(&said)) {
+        let message = format!("what the collector {named} answers is no list of schedds: {line}");
+        let failure = Failure::new(Class::Transient, COLLECTOR_UNREACHABLE, message).with_output(finished.output);
+        return Ok(Err(failure.with_next("look at the collector, or set condorCreddHost")));
+    }
     if credds.is_empty() {
         let fitting = constraint.map(|text| format!(" that fits {text}")).unwrap_or_default();
         let message = format!("the collector {named} names no schedd{fitting}");
@@ -129,6 +137,13 @@ async fn ask(
 pub(crate) fn parse(stdout: &str) -> Vec<CreddName> {
     let names: BTreeSet<&str> = stdout.lines().map(str::trim).filter(|name| is_credd_name(name)).collect();
     names.into_iter().map(CreddName::checked).collect()
+}
+
+/// The beginning of the first line that is neither a name nor the word for an ad without one, as it can be shown.
+fn no_names(stdout: &str) -> Option<String> {
+    let visible = |line: &str| line.chars().filter(|c| !c.is_control()).take(MOST_SHOWN).collect::<String>();
+    let strange = |line: &&str| !line.is_empty() && *line != "undefined" && !is_credd_name(line);
+    stdout.lines().map(str::trim).find(strange).map(visible)
 }
 
 /// Can this be the name of a credd? It becomes part of a file's name, and another host said it.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use reqwest::{Certificate, Client, ClientBuilder, redirect};
 
+pub(super) use crate::http_error::cause as chain;
 use crate::workflow::input_file;
 
 /// Directories of authorities have some hundreds.
@@ -49,15 +50,4 @@ pub(super) fn authorities(places: &[PathBuf], extensions: &[&str]) -> Vec<Certif
     }
     let texts = files.iter().filter_map(|path| input_file::read_anybodys(path, input_file::MOST_CERTIFICATES).ok());
     texts.filter_map(|text| Certificate::from_pem_bundle(&text).ok()).flatten().collect()
-}
-
-/// An error with its causes; reqwest's own text does not name them.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text = format!("{text}: {inner}");
-        source = inner.source();
-    }
-    text
 }

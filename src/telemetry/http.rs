@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use reqwest::{Certificate, Client, ClientBuilder, Url};
 
+pub(super) use crate::http_error::cause as chain;
 use crate::workflow::input_file;
 
 /// Beside the authorities that are compiled in: what the machine trusts.
@@ -33,15 +34,4 @@ fn authorities() -> Vec<Certificate> {
     let files = given.into_iter().chain(BUNDLES.iter().map(PathBuf::from));
     let found = files.filter_map(|path| input_file::read_anybodys(&path, input_file::MOST_CERTIFICATES).ok()).next();
     found.and_then(|text| Certificate::from_pem_bundle(&text).ok()).unwrap_or_default()
-}
-
-/// An error with its causes, without the address: the message has it already.
-pub(super) fn chain(error: &reqwest::Error) -> String {
-    let mut text = Vec::new();
-    let mut source = std::error::Error::source(error);
-    while let Some(inner) = source {
-        text.push(inner.to_string());
-        source = inner.source();
-    }
-    if text.is_empty() { error.to_string() } else { text.join(": ") }
 }

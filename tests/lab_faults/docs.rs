@@ -1,43 +1,91 @@
-//! `docs/reliability.md` says what the tables say.
+//! `docs/reliability.md` says what the table says.
 
-use super::mails::{MailFault, SERVER};
-use super::row::{CREDDS, NODES, Row, TICKETS, VAULTS};
+use super::table::{Cell, Fault, Peer, Play, table};
 
-const BEGIN: &str =
-    "<!-- made from the tables in tests/lab_faults: UPDATE_DOCS=1 cargo test --test lab_faults documentation -->\n";
+const BEGIN: &str = "<!-- made from the table in tests/lab_faults/table: UPDATE_DOCS=1 cargo test --test lab_faults documentation -->\n";
 const END: &str = "<!-- end -->\n";
-const HEAD: &str =
-    "\n| fault | what mt does | where | status (class) | exit | code | next |\n|---|---|---|---|---|---|---|\n";
 
-fn verdict(status: &str, class: &str) -> String {
-    // These classes say no more than the status does.
-    if status == class || class == "timeout" { status.to_owned() } else { format!("{status} ({class})") }
+/// As in `mt runs show`. These classes say no more than the status does.
+fn verdict(cell: &Cell) -> String {
+    let same = cell.class.is_empty() || cell.status == cell.class || cell.class == "timeout";
+    if same { cell.status.to_owned() } else { format!("{} ({})", cell.status, cell.class) }
 }
 
-fn line(row: &Row) -> String {
+fn cells(peer: Peer, fault: Fault) -> impl Iterator<Item = &'static Cell> {
+    table().filter(move |cell| cell.peer == peer && cell.fault == fault && !cell.what.is_empty())
+}
+
+/// Every peer times every fault: how it ends.
+fn grid() -> String {
+    let mut text =
+        format!("| | {} |\n|---{}|\n", Fault::ALL.map(Fault::name).join(" | "), "|---".repeat(Fault::ALL.len()));
+    for peer in Peer::ALL {
+        let columns = Fault::ALL.map(|fault| {
+            let mut ends: Vec<String> = Vec::new();
+            for cell in cells(peer, fault) {
+                let end = format!("{} {}", verdict(cell), cell.code).trim().to_owned();
+                if !ends.contains(&end) {
+                    ends.push(end);
+                }
+            }
+            ends.join("; ")
+        });
+        text += &format!("| **{}** | {} |\n", peer.name(), columns.join(" | "));
+    }
+    text
+}
+
+/// How long it may take until it has ended so.
+fn bound(cell: &Cell) -> String {
+    match (cell.play, cell.step, cell.within) {
+        (Play::Side, "-", _) => "5 s in all".to_owned(),
+        (_, _, 1) => "the step's time".to_owned(),
+        (_, _, times) => format!("{times} × the step's time"),
+    }
+}
+
+fn line(cell: &Cell) -> String {
     let plain = [
         ("{service}", "SERVICE"),
         ("{corner}/corrupt.keytab", "KEYTAB"),
         ("{corner}/wrong.keytab", "KEYTAB"),
         ("-f \"{lab}/known_hosts\" -R \"node1.lab.test\"", "-R NODE"),
         ("dunepro/managedtokens/lab.test@LAB.TEST", "PRINCIPAL"),
+        ("vault.lab.test", "VAULT"),
         ("dunepro", "ACCOUNT"),
     ];
-    let next = plain.iter().fold(row.next.to_owned(), |text, (found, plain)| text.replace(found, plain));
-    let what = if row.step == "store-in-credd" { "CREDD" } else { "NODE" };
-    let next = if row.target == "-" { next } else { next.replace(row.target, what) };
-    let verdict = verdict(row.status, row.class);
-    format!("| {} | {} | {} | {verdict} | 10, 11 | {} | {next} |\n", row.fault, row.does, row.step, row.code)
+    let next = if cell.next == "-" && cell.status != "warning" {
+        format!("mt explain {}", cell.code)
+    } else {
+        cell.next.to_owned()
+    };
+    let next = plain.iter().fold(next, |text, (found, plain)| text.replace(found, plain));
+    let what = if cell.step == "store-in-credd" { "CREDD" } else { "NODE" };
+    let next = if cell.target == "-" { next } else { next.replace(cell.target, what) };
+    let fields = [
+        format!("{}: {}", cell.fault.name(), cell.what),
+        cell.does.to_owned(),
+        cell.step.to_owned(),
+        verdict(cell),
+        if cell.counts() { "10, 11" } else { "-" }.to_owned(),
+        if cell.mail { "yes" } else { "no" }.to_owned(),
+        bound(cell),
+        cell.code.to_owned(),
+        next,
+    ];
+    format!("| {} |\n", fields.map(|field| field.trim().to_owned()).join(" | "))
 }
 
-fn mail_line(fault: &MailFault) -> String {
-    let MailFault { what, does, status, class, code, next, .. } = fault;
-    format!("| {what} | {does} | notify | {} | - | {code} | {next} |\n", verdict(status, class))
-}
-
-fn table() -> String {
-    let rows = TICKETS.iter().chain(VAULTS).chain(CREDDS).chain(NODES).map(line);
-    HEAD.to_owned() + &rows.chain(SERVER.iter().map(mail_line)).collect::<String>() + "\n"
+fn list() -> String {
+    let mut text = String::new();
+    for peer in Peer::ALL {
+        text += &format!("\n### {}\n\n", peer.name());
+        text += "| fault | what mt does | where | status (class) | exit | mail | within | code | next |\n|---|---|---|---|---|---|---|---|---|\n";
+        for fault in Fault::ALL.into_iter().chain([Fault::Other]) {
+            text.extend(cells(peer, fault).map(line));
+        }
+    }
+    text
 }
 
 #[test]
@@ -46,7 +94,8 @@ fn the_documentation_of_the_faults_is_the_table_that_is_tested() {
     let text = std::fs::read_to_string(path).unwrap();
     let (head, rest) = text.split_once(BEGIN).expect("the page has the table");
     let (_, tail) = rest.split_once(END).expect("the table has an end");
-    let right = [head, BEGIN, &table(), END, tail].concat();
+    let made = format!("\n{}{}\n", grid(), list());
+    let right = [head, BEGIN, &made, END, tail].concat();
     if std::env::var_os("UPDATE_DOCS").is_some() {
         return std::fs::write(path, &right).unwrap();
     }

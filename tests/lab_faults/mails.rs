@@ -4,11 +4,15 @@ use std::fs;
 
 use serde_json::json;
 
+use super::judge::{self, unfolded};
 use super::page;
 use super::support::corner::{Corner, step};
 use super::support::lab::{Lab, Mail};
+use super::table::{Play, played};
 
 const ADMIN: &str = "admin@lab.test";
+/// Seconds for telling people.
+const NOTIFY: u32 = 3;
 
 /// `ill` has no keytab; `full` has one full node and one good. Both fail at once.
 fn configure(corner: &Corner, threshold: u32) {
@@ -47,13 +51,6 @@ fn to_admins(lab: &Lab) -> Vec<Mail> {
 
 fn subject(mail: &Mail) -> String {
     unfolded(mail).lines().find_map(|line| line.strip_prefix("Subject: ")).expect("a subject").to_owned()
-}
-
-/// The message with its lines whole again.
-fn unfolded(mail: &Mail) -> String {
-    let text = mail.text.replace("\r\n", "\n");
-    let (head, body) = text.split_once("\n\n").expect("a header and a body");
-    format!("{}\n\n{}", head.replace("\n ", " "), body.replace("=\n", "").replace("=3D", "="))
 }
 
 #[test]
@@ -96,113 +93,28 @@ fn admins_get_one_mail_when_a_row_of_failures_reaches_the_limit_and_a_success_be
     );
 }
 
-/// The mail server does not work, in one of these ways.
-pub struct MailFault {
-    pub what: &'static str,
-    pub does: &'static str,
-    fault: &'static str,
-    pub status: &'static str,
-    pub class: &'static str,
-    pub code: &'static str,
-    says: &'static str,
-    pub next: &'static str,
-    /// How many mails have arrived all the same.
-    arrives: usize,
-}
-
-const STAYS: &str = "the mail stays in the outbox; the next run sends it";
-
-/// The last is for good.
-pub const SERVER: &[MailFault] = &[
-    MailFault {
-        what: "the mail server refuses",
-        does: STAYS,
-        fault: "refuse",
-        status: "failed",
-        class: "permanent",
-        code: "MT0060",
-        says: "the mail server smtp.lab.test:25: permanent error (550): 5.7.1 this server takes no mail from you",
-        next: "correct email.from or the addresses",
-        arrives: 0,
-    },
-    MailFault {
-        what: "the mail server says: later",
-        does: STAYS,
-        fault: "tempfail",
-        status: "failed",
-        class: "transient",
-        code: "MT0062",
-        says: "the mail server smtp.lab.test:25: transient error (451): 4.3.0 try again later",
-        next: "look at the mail server",
-        arrives: 0,
-    },
-    MailFault {
-        what: "the mail server hangs",
-        does: STAYS,
-        fault: "hang",
-        status: "timed-out",
-        class: "timeout",
-        code: "MT0065",
-        says: "the mail server smtp.lab.test:25 did not answer in time",
-        next: "look at the mail server",
-        arrives: 0,
-    },
-    MailFault {
-        what: "the mail server takes the mail and does not say so",
-        does: "it may come twice",
-        fault: "lost",
-        status: "timed-out",
-        class: "timeout",
-        code: "MT0065",
-        says: "the mail server smtp.lab.test:25 did not answer in time",
-        next: "look at the mail server",
-        arrives: 1,
-    },
-    MailFault {
-        what: "no mail server",
-        does: STAYS,
-        fault: "killed",
-        status: "failed",
-        class: "transient",
-        code: "MT0061",
-        says: "the mail server smtp.lab.test:25: Connection error: Connection refused",
-        next: "look at the mail server",
-        arrives: 0,
-    },
-];
-
 #[test]
 fn a_mail_server_that_does_not_work_costs_neither_the_exit_code_nor_the_mail() {
     let Some(lab) = Lab::up() else { return };
     let corner = Corner::new(&lab, "server");
     configure(&corner, 1);
     let ill = ["run", "token-push", "-s", "ill_production"];
-    for MailFault { fault, status, class, code, says, next, arrives, .. } in SERVER {
+    for cell in played(Play::Mail) {
+        let (name, arrives) = (cell.name, usize::from(cell.mail));
         let before = to_admins(&lab).len();
-        match *fault {
-            "killed" => lab.kill("smtp"),
-            fault => lab.fault("smtp", fault),
-        }
+        (cell.set)(&lab);
         corner.run(&ill).exits(11);
         let run = corner.show("latest");
-        let notify = &run["steps"][0];
-        let last = &notify["targets"][0]["attempts"][0];
-        let found = [&notify["status"], &last["class"], &last["code"], &last["next"]];
-        assert_eq!(
-            found.map(|value| value.as_str().unwrap_or("null")),
-            [*status, class, code, next],
-            "{fault}: {notify:#}"
-        );
-        assert!(last["message"].as_str().unwrap().contains(says), "{fault}: {last:#}");
-        assert_eq!(to_admins(&lab).len(), before + arrives, "{fault}");
-        page::check(&format!("smtp_{fault}"), &corner.run(&["runs", "show"]).exits(0).out, &lab);
-        if *fault == "killed" {
+        judge::target(cell, &run["steps"][0]["targets"][0], NOTIFY, str::to_owned).unwrap();
+        assert_eq!(to_admins(&lab).len(), before + arrives, "{name}");
+        page::check(name, &corner.run(&["runs", "show"]).exits(0).out, &lab);
+        if name == "smtp_killed" {
             break;
         }
-        lab.fault("smtp", "ok");
+        (cell.back)(&lab);
         corner.run(&ill).exits(11);
         let mails = to_admins(&lab);
-        assert_eq!(mails.len(), before + arrives + 1, "{fault}: it goes out with the next run, once");
+        assert_eq!(mails.len(), before + arrives + 1, "{name}: it goes out with the next run, once");
         assert!(subject(mails.last().unwrap()).contains("ill_production"));
         assert_eq!(step_of_run(&corner), "succeeded");
         // Nothing is left to be told but that it works again, and that once.
@@ -211,7 +123,7 @@ fn a_mail_server_that_does_not_work_costs_neither_the_exit_code_nor_the_mail() {
         corner.run(&ill).exits(0);
         fs::remove_file(corner.path("ill.keytab")).unwrap();
         let more: Vec<String> = to_admins(&lab).iter().skip(mails.len()).map(subject).collect();
-        assert_eq!(more, ["[managed tokens] ill_production works again"], "{fault}");
+        assert_eq!(more, ["[managed tokens] ill_production works again"], "{name}");
     }
 }
 

@@ -2,10 +2,13 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `row` | the table of faults |
-//! | `beside` | services that meet a fault while others are well |
-//! | `outage` | real services paused and killed: everybody meets the fault |
-//! | `mails` | who is told, and a mail server that does not work |
+//! | `table` | THE table: every peer times every fault |
+//! | `judge` | what each cell is judged by |
+//! | `beside` | plays services that meet a fault while others are well |
+//! | `outage` | plays services paused, killed and stood in front of: everybody meets the fault |
+//! | `mails` | plays a mail server that does not work; and who is told |
+//! | `side` | plays pushgateway, Slack and Loki |
+//! | `ferry` | plays FERRY |
 //! | `page` | what `mt runs show` says of it |
 //! | `docs` | `docs/reliability.md` is the table |
 
@@ -18,10 +21,13 @@ mod support;
 
 mod beside;
 mod docs;
+mod ferry;
+mod judge;
 mod mails;
 mod outage;
 mod page;
-mod row;
+mod side;
+mod table;
 
 /// For faults that only the service that asks for them meets.
 static LAB: LazyLock<Option<Lab>> = LazyLock::new(Lab::up);

@@ -91,6 +91,12 @@ impl Lab {
         self.must("fault", &[name, kind]);
     }
 
+    /// Puts a gremlin in front of a peer, such as `("vault", "slow 1")`, or beside it at a port: `("vault:7001", "garbage")`.
+    /// `ok` takes it away.
+    pub fn gremlin(&self, peer: &str, kind: &str) {
+        self.must("gremlin", &[peer, kind]);
+    }
+
     /// Stops a service (`kdc`, `vault`, `node1`, `smtp`, ...) without closing its port: whoever calls it waits.
     pub fn pause(&self, name: &str) {
         self.must("pause", &[name]);

@@ -32,6 +32,8 @@ const KDC: Rule = Rule {
     ..KEYTAB
 };
 
+const NO_KDC: Rule = Rule { cause: "what answers as the KDC is none: {line}", ..KDC };
+
 /// kinit.
 pub const RULES: &[Rule] = &[
     Rule {
@@ -73,6 +75,9 @@ pub const RULES: &[Rule] = &[
         ..KEYTAB
     },
     Rule { says: &["cannot contact any kdc"], ..KDC },
+    Rule { says: &["invalid message type"], ..NO_KDC },
+    Rule { says: &["asn.1"], ..NO_KDC },
+    Rule { says: &["kdc reply did not match expectations"], ..NO_KDC },
     Rule { says: &["cannot find kdc"], ..KDC },
     Rule { says: &["cannot resolve"], ..KDC },
     Rule { says: &["connection refused"], ..KDC },

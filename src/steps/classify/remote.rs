@@ -73,6 +73,10 @@ pub const PUSH: &[Rule] = &[
     Rule { says: &["command-line: line 0"], ..OPTIONS },
     Rule { says: &["connect to host", "connection refused"], code: SSH_REFUSED, ..TRANSIENT },
     Rule { says: &["connect to host"], ..TRANSIENT },
+    Rule { says: &["banner line contains invalid characters"], ..NO_SSH },
+    Rule { says: &["invalid format", "banner exchange"], ..NO_SSH },
+    Rule { says: &["bad remote protocol version"], ..NO_SSH },
+    Rule { says: &["protocol major versions differ"], ..NO_SSH },
     Rule {
         says: &["timed out during banner exchange"],
         cause: "{node} accepts ssh connections and says nothing",
@@ -108,6 +112,7 @@ pub const PUSH: &[Rule] = &[
     Rule { says: &["connection unexpectedly closed"], ..TRANSIENT },
     Rule { says: &["broken pipe"], ..TRANSIENT },
 ];
+const NO_SSH: Rule = Rule { cause: "what answers on {node} is no ssh server: {line}", ..TRANSIENT };
 const NO_RSYNC: Rule = Rule { code: PUSH_FAILED, next: Some("install rsync on {node}"), ..PERMANENT };
 const PUSH_FALLBACK: Rule = Rule { code: PUSH_FAILED, cause: "rsync failed: {line}", next: None, ..TRANSIENT };
 

@@ -41,6 +41,10 @@ const SERVER_ERROR: &[&str] = &[
     "httperror: too many requests",
     "vault is sealed",
 ];
+/// Something answers that is no vault: without TLS, or without JSON, such as a proxy with a page to log in on.
+const NO_TLS: &[&str] = &["wrong_version_number", "wrong version number", "unknown_protocol", "packet_length_too_long"];
+const NO_JSON: &[&str] = &["jsondecodeerror"];
+const NO_HTTP: &[&str] = &["badstatusline", "invalidchunklength"];
 const CERTIFICATE: &[&str] = &["certificate_verify_failed", "certificate verify failed", "certificateerror"];
 /// What the identity provider says of a refresh token that is no good, passed on by the vault as an error of its own.
 const REFRESH_TOKEN: &[&str] = &["invalid_grant", "token expired", "refresh token"];
@@ -91,6 +95,25 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
             let cause = format!("the vault server {vault} answers with an error: {}", reason(output, SERVER_ERROR));
             made(Class::Transient, VAULT_ERROR, cause).with_next("look at the vault server")
         }
+        Verdict::Directory => {
+            let cause = format!(
+                "the directory that the vault server {vault} asks does not work: {}",
+                reason(output, &["ldap"])
+            );
+            made(Class::Transient, VAULT_ERROR, cause).with_next(format!("look at the LDAP server that {vault} asks"))
+        }
+        Verdict::Stranger => {
+            let what = if any(&lower, NO_TLS) {
+                "does not speak TLS".to_owned()
+            } else if any(&lower, NO_JSON) {
+                "is no vault: what it says is not JSON".to_owned()
+            } else {
+                format!("is no vault: {}", reason(output, NO_HTTP))
+            };
+            let cause = format!("what answers at the vault server {vault} {what}");
+            made(Class::Transient, VAULT_ERROR, cause)
+                .with_next("look at the vault server, and at what is between it and this machine")
+        }
         Verdict::Kdc => made(Class::Transient, KDC_UNREACHABLE, "no KDC answers for a ticket to the vault".to_owned())
             .with_next("look at the KDC and at krb5.conf"),
         Verdict::NoTicket => {
@@ -99,8 +122,10 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
         Verdict::Kerberos => {
             let mut said =
                 REQUESTS.iter().filter(|text| text.starts_with("kerberos")).map(|text| super::line_with(output, text));
-            let why = said.rfind(|line| !line.is_empty()).map(|line| format!(": {line}")).unwrap_or_default();
-            let cause = format!("the login at the vault server {vault} with Kerberos failed{why}");
+            let line = said.rfind(|line| !line.is_empty()).unwrap_or_default();
+            let why = line.split_once(" failed: ").map_or(line.as_str(), |(_, why)| why);
+            let colon = if why.is_empty() { "" } else { ": " };
+            let cause = format!("the login at the vault server {vault} with Kerberos failed{colon}{why}");
             made(Class::Transient, VAULT_KERBEROS, cause)
         }
         Verdict::Refused => {
@@ -146,6 +171,8 @@ enum Verdict {
     Unreachable,
     Certificate,
     ServerError,
+    Directory,
+    Stranger,
     Kdc,
     NoTicket,
     Kerberos,
@@ -208,6 +235,10 @@ impl Verdict {
             Some(Self::Certificate)
         } else if lower.contains("cannot contact any kdc") {
             Some(Self::Kdc)
+        } else if any(lower, NO_TLS) || any(lower, NO_JSON) || any(lower, NO_HTTP) {
+            Some(Self::Stranger)
+        } else if lower.contains("httperror: internal server error") && lower.contains("ldap") {
+            Some(Self::Directory)
         } else if any(lower, CONNECTION) {
             Some(Self::Unreachable)
         } else if any(lower, SERVER_ERROR) && !any(lower, REFRESH_TOKEN) {
@@ -248,7 +279,8 @@ fn reason(output: &str, patterns: &[&str]) -> String {
     let tail =
         inner.rsplit_once("object at ").and_then(|(_, tail)| tail.split_once(": ")).map_or(inner, |(_, tail)| tail);
     let tail = tail.rsplit_once(" failed: ").map_or(tail, |(_, tail)| tail);
-    let plain = tail.trim().trim_end_matches([')', '\'', '"']);
+    let tail = tail.rsplit_once("HTTPError: Internal Server Error: ").map_or(tail, |(_, tail)| tail);
+    let plain = tail.trim().trim_start_matches("* ").trim_end_matches([')', '\'', '"']);
     // `Failed to establish a new connection: [Errno 111] Connection refused`: the last words are the system's own.
     let plain =
         plain.rsplit_once("[Errno ").and_then(|(_, tail)| tail.split_once("] ")).map_or(plain, |(_, tail)| tail);
@@ -342,6 +374,30 @@ mod tests {
             verdict("\nAuthentication needed for dune_production\n\ncondor_vault_storer: htgettoken failed\n"),
             Class::Transient
         );
+    }
+
+    #[test]
+    fn what_the_vault_cannot_reach_is_not_the_vault() {
+        let negotiate =
+            "htgettoken: Kerberos negotiate with https://v:8200/v1/auth/kerberos-dune_production/login failed: ";
+        let said = |text: &str| {
+            let failure = classify(Exit::Code(1), &format!("{negotiate}{text}\n"), FACTS);
+            assert_eq!((failure.class, failure.code), (Class::Transient, VAULT_ERROR), "{failure:?}");
+            failure.message
+        };
+        let down = "HTTPError: Internal Server Error: could not connect to LDAP: 1 error occurred:\n\t* error connecting to host \"ldap://d:389\": LDAP Result Code 200 \"Network Error\": dial tcp 10.0.0.1:389: connect: connection refused";
+        assert!(said(down).starts_with("the directory that the vault server vault.lab.test asks does not work: error connecting to host \"ldap://d:389\": "), "{}", said(down));
+        let refused =
+            "HTTPError: Internal Server Error: LDAP bind failed: LDAP Result Code 53 \"Unwilling To Perform\": later";
+        assert!(
+            said(refused).ends_with("does not work: LDAP Result Code 53 \"Unwilling To Perform\": later"),
+            "{}",
+            said(refused)
+        );
+        let tls = "MaxRetryError: HTTPSConnectionPool(host='10.0.0.2', port=8200): Max retries exceeded with url: /v1 (Caused by SSLError(SSLError(1, '[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:992)')))";
+        assert_eq!(said(tls), "what answers at the vault server vault.lab.test does not speak TLS");
+        let page = "Traceback (most recent call last):\njson.decoder.JSONDecodeError: Expecting value: line 1 column 1 (char 0)";
+        assert_eq!(said(page), "what answers at the vault server vault.lab.test is no vault: what it says is not JSON");
     }
 
     #[test]

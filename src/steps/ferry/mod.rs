@@ -216,6 +216,7 @@ fn unreachable(error: &reqwest::Error) -> Failure {
         return Failure::new(Class::Permanent, FERRY_REFUSED, message).with_next("look at ferry.hostCert");
     }
     Failure::new(Class::Transient, FERRY_UNREACHABLE, format!("FERRY cannot be reached: {why}"))
+        .with_next("look at ferry.host, ferry.port and FERRY itself")
 }
 
 /// The beginning of an answer, for people.

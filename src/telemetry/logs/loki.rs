@@ -66,12 +66,15 @@ async fn send(client: &Client, url: &Url, labels: &Labels, batch: &[Entry], with
         .await
         .map_err(|error| if error.is_timeout() { format!("no answer within {within:?}") } else { chain(&error) })?;
     let status = answer.status();
-    if status.is_success() {
-        return Ok(());
-    }
     let words = answer.text().await.unwrap_or_default();
     let words: String = redact(&words).split_whitespace().collect::<Vec<_>>().join(" ");
-    Err(format!("it answers {status} {}", words.chars().take(MOST_WORDS).collect::<String>()).trim().to_owned())
+    let words: String = words.chars().filter(|c| !c.is_control()).take(MOST_WORDS).collect();
+    // Loki says nothing. A page is from something in the way, such as a proxy that wants a login.
+    match (status.is_success(), words.starts_with('<')) {
+        (true, false) => Ok(()),
+        (true, true) => Err(format!("what answers there is not Loki: {words}")),
+        (false, _) => Err(format!("it answers {status} {words}").trim().to_owned()),
+    }
 }
 
 /// A host without a scheme is asked over https; an address that names the way already is taken as it is.

@@ -1,0 +1,91 @@
+//! Plays FERRY: a run of ferry-refresh for each fault, and the UIDs that stay.
+
+use serde_json::Value;
+
+use super::judge::{self, expect, mails_to};
+use super::support::corner::{Corner, target};
+use super::support::lab::Lab;
+use super::table::{Cell, Play, played};
+use super::{LAB, TIMES, page};
+
+const ADMIN: &str = "admin-ferry@lab.test";
+const ACCOUNTS: [&str; 2] = ["dunepro", "mu2epro"];
+
+/// Which gremlin is asked, and at which port it is. `None`: nobody is there.
+fn gremlin(cell: &Cell) -> (u16, Option<&'static str>) {
+    match cell.name {
+        "ferry_down" => (7002, None),
+        "ferry_hang" => (7041, Some("hang")),
+        "ferry_refuse" => (7042, Some("refuse")),
+        "ferry_garbage" => (7043, Some("garbage")),
+        "ferry_page" => (7044, Some("page")),
+        "ferry_slow" => (7045, Some("slow 1")),
+        other => panic!("{other} has no port"),
+    }
+}
+
+/// Only FERRY knows the UIDs. One that says nothing is not waited for longer than it takes to see that.
+fn configure(corner: &Corner, port: u16, seconds: u32) {
+    corner.configure(|config| {
+        config["ferry"]["port"] = port.into();
+        config["timeouts"]["ferryRequestTimeout"] = format!("{seconds}s").into();
+        config["notifications"]["admin_email"] = ADMIN.into();
+        config["notifications"]["slack_alerts_url"] = "".into();
+        config["errorCountToSendMessage"] = 1.into();
+        for experiment in config["experiments"].as_object_mut().unwrap().values_mut() {
+            experiment["roles"]["production"].as_object_mut().unwrap().remove("desiredUIDOverride");
+            experiment["emails"] = serde_json::json!([]);
+        }
+    });
+}
+
+fn uids(corner: &Corner) -> Vec<Option<u64>> {
+    let listed = corner.run(&["uids", "list", "--output", "json"]).exits(0).json();
+    listed["uids"].as_array().unwrap().iter().map(|row| row["uid"].as_u64()).collect()
+}
+
+fn check(cell: &Cell, run: &Value, code: Option<i32>, seconds: u32, mails: &[String]) -> Result<(), String> {
+    for account in ACCOUNTS {
+        judge::target(cell, target(run, account, "fetch-uid", "-"), seconds, str::to_owned)?;
+    }
+    judge::told(mails, &ACCOUNTS.map(|account| (account.to_owned(), cell.mail)))?;
+    expect(cell.name, &code, &Some(if cell.fails() { 11 } else { 0 }))
+}
+
+fn play(lab: &Lab, corner: &Corner, cell: &Cell) {
+    let (port, kind) = gremlin(cell);
+    if let Some(kind) = kind {
+        lab.gremlin(&format!("ferry:{port}"), kind);
+    }
+    let mut outcome = Ok(());
+    for seconds in TIMES {
+        let seconds = if cell.hangs { 2 } else { *seconds };
+        configure(corner, port, seconds);
+        let before = mails_to(lab, ADMIN).len();
+        let ended = corner.run(&["run", "ferry-refresh"]);
+        outcome = check(cell, &corner.show("latest"), ended.code, seconds, &mails_to(lab, ADMIN)[before..]);
+        match &outcome {
+            Ok(()) => break,
+            Err(wrong) => eprintln!("with {seconds} s: {wrong}"),
+        }
+    }
+    outcome.unwrap_or_else(|wrong| panic!("{wrong}"));
+    assert_eq!(uids(corner), [Some(1234), Some(1235)], "{}: what is stored stays", cell.name);
+    page::check(cell.name, &corner.run(&["runs", "show"]).exits(0).out, lab);
+}
+
+#[test]
+fn a_bad_ferry_is_named_told_at_once_and_costs_no_stored_uid() {
+    let Some(lab) = &*LAB else { return };
+    let corner = Corner::new(lab, "ferry");
+    // One try is enough where the answer stays the same.
+    let shipped = include_str!("../../workflows/ferry-refresh.ron");
+    let once = shipped.replace("retry: Retry(times: 1, backoff: (\"2s\", \"2s\")),", "");
+    assert_ne!(once, shipped);
+    corner.workflow("ferry-refresh", &once);
+    configure(&corner, 8445, 20);
+    corner.run(&["run", "ferry-refresh"]).is_quiet();
+    for cell in played(Play::Ferry) {
+        play(lab, &corner, cell);
+    }
+}

@@ -1,0 +1,69 @@
+//! What is wrong with FERRY, in a run of ferry-refresh. The ports are those of gremlins; `name` is one of them and the page's.
+
+use super::{CELL, Cell, Fault, Peer, Play, SLOW};
+
+const FERRY: Cell = Cell {
+    peer: Peer::Ferry,
+    play: Play::Ferry,
+    does: "the stored UIDs stay, and tokens are pushed with them",
+    step: "fetch-uid",
+    class: "transient",
+    code: "MT0172",
+    next: "look at ferry.host, ferry.port and FERRY itself",
+    ..CELL
+};
+
+pub const CELLS: &[Cell] = &[
+    Cell {
+        fault: Fault::Down,
+        what: "nobody answers at its port",
+        name: "ferry_down",
+        says: &["FERRY cannot be reached: client error (Connect): tcp connect error: "],
+        ..FERRY
+    },
+    Cell {
+        fault: Fault::Hangs,
+        what: "it says nothing",
+        name: "ferry_hang",
+        status: "timed-out",
+        class: "timeout",
+        says: &["FERRY did not answer in time"],
+        next: "look at FERRY, or raise timeouts.ferryRequestTimeout",
+        hangs: true,
+        ..FERRY
+    },
+    Cell {
+        fault: Fault::Refuses,
+        what: "it answers 403",
+        name: "ferry_refuse",
+        class: "permanent",
+        code: "MT0174",
+        says: &["FERRY does not accept the client certificate ferry.hostCert (403 Forbidden)"],
+        next: "-",
+        ..FERRY
+    },
+    Cell {
+        fault: Fault::Garbage,
+        what: "what answers does not speak TLS",
+        name: "ferry_garbage",
+        says: &["FERRY cannot be reached: what answers there does not speak TLS"],
+        ..FERRY
+    },
+    Cell {
+        fault: Fault::Garbage,
+        what: "a proxy answers with a page of HTML",
+        name: "ferry_page",
+        code: "MT0177",
+        says: &["FERRY's answer cannot be read: "],
+        next: "-",
+        ..FERRY
+    },
+    Cell {
+        peer: Peer::Ferry,
+        play: Play::Ferry,
+        what: "its answer 1 s late",
+        name: "ferry_slow",
+        step: "fetch-uid",
+        ..SLOW
+    },
+];

@@ -1,0 +1,97 @@
+//! What is wrong with a keytab, or with the KDC.
+
+use super::{CELL, Cell, Fault, Peer, Play};
+
+const KINIT: Cell = Cell { peer: Peer::Kdc, play: Play::Tickets, ..CELL };
+
+pub const CELLS: &[Cell] = &[
+    Cell {
+        what: "no keytab",
+        name: "missing",
+        role: |place| place.keytab("missing"),
+        code: "MT0020",
+        says: &["there is no keytab {corner}/missing.keytab"],
+        next: "put the keytab of dunepro/managedtokens/lab.test@LAB.TEST there",
+        ..KINIT
+    },
+    Cell {
+        what: "damaged keytab",
+        name: "corrupt",
+        role: |place| place.keytab("corrupt"),
+        code: "MT0021",
+        says: &[
+            "the keytab {corner}/corrupt.keytab cannot be read: kinit: Unsupported key table format version number",
+        ],
+        next: "replace it by a fresh copy; klist -k {corner}/corrupt.keytab must show its keys",
+        ..KINIT
+    },
+    Cell {
+        what: "wrong keytab (another principal's)",
+        name: "wrong",
+        role: |place| place.keytab("wrong"),
+        code: "MT0022",
+        says: &["the keytab {corner}/wrong.keytab holds no key of dunepro/managedtokens/lab.test@LAB.TEST"],
+        next: "put the keytab of dunepro/managedtokens/lab.test@LAB.TEST there; klist -k {corner}/wrong.keytab shows whose it is",
+        ..KINIT
+    },
+    Cell {
+        fault: Fault::Refuses,
+        what: "it does not take the key: an old keytab (the password was changed since)",
+        name: "stale",
+        role: |place| place.keytab("stale"),
+        code: "MT0023",
+        says: &["the KDC does not accept the key in {corner}/stale.keytab"],
+        next: "fetch the new keytab of dunepro/managedtokens/lab.test@LAB.TEST",
+        ..KINIT
+    },
+    Cell {
+        fault: Fault::Down,
+        what: "no KDC answers",
+        does: "the service stops there",
+        name: "deadkdc",
+        role: |place| place.realm("DEAD.TEST"),
+        class: "transient",
+        code: "MT0026",
+        says: &["no KDC answers: kinit: Cannot contact any KDC for realm 'DEAD.TEST'"],
+        next: "look at the KDC and at krb5.conf",
+        ..KINIT
+    },
+    Cell {
+        fault: Fault::Hangs,
+        what: "a KDC that accepts connections and says nothing",
+        does: "ended after the step's time; the service stops there",
+        name: "mutekdc",
+        role: |place| place.realm("MUTE.TEST"),
+        status: "timed-out",
+        class: "timeout",
+        code: "MT0026",
+        says: &["no KDC answers: kinit did not end within"],
+        next: "look at the KDC and at krb5.conf",
+        hangs: true,
+        ..KINIT
+    },
+    Cell {
+        fault: Fault::Refuses,
+        what: "it does not know the principal",
+        name: "nobody",
+        role: |place| {
+            let mut role = place.keytab("elsewhere");
+            role["userPrincipalOverride"] = "nobody@LAB.TEST".into();
+            role
+        },
+        code: "MT0024",
+        says: &["the KDC does not know nobody@LAB.TEST"],
+        ..KINIT
+    },
+    Cell {
+        fault: Fault::Garbage,
+        what: "what answers is no KDC",
+        name: "noisykdc",
+        role: |place| place.realm("NOISE.TEST"),
+        class: "transient",
+        code: "MT0026",
+        says: &["what answers as the KDC is none: kinit: Invalid message type"],
+        next: "look at the KDC and at krb5.conf",
+        ..KINIT
+    },
+];
