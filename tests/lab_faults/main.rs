@@ -7,7 +7,7 @@
 //! | `beside` | plays services that meet a fault while others are well |
 //! | `outage` | plays services paused, killed and stood in front of: everybody meets the fault |
 //! | `mails` | plays a mail server that does not work; and who is told |
-//! | `side` | plays pushgateway, Slack and Loki |
+//! | `side` | plays pushgateway, Slack, Loki and trace collector |
 //! | `ferry` | plays FERRY |
 //! | `page` | what `mt runs show` says of it |
 //! | `docs` | `docs/reliability.md` is the table |

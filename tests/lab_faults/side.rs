@@ -1,4 +1,4 @@
-//! Plays pushgateway, Slack and Loki: all of them meet a fault in one run, which nobody but its readers notices.
+//! Plays pushgateway, Slack, Loki and trace collector: all of them meet a fault in one run, which nobody but its readers notices.
 
 use std::collections::BTreeSet;
 
@@ -34,6 +34,7 @@ fn configure(corner: &Corner, (gateway, web): (u16, u16)) {
         let host = format!("http://pushgateway.lab.test:{gateway}");
         config["prometheus"] = json!({ "host": host, "jobname": "side" });
         config["loki"] = json!({ "host": format!("https://web.lab.test:{web}"), "response_header_timeout": "2s" });
+        config["tracing"] = json!({ "url": format!("https://web.lab.test:{web}/v1/traces") });
         config["experiments"] = json!({
             "ill": { "experimentOverride": "dune", "roles": role("missing") },
             "well": { "experimentOverride": "dune", "roles": role("dunepro") },
@@ -99,7 +100,7 @@ fn what_a_run_is_told_to_changes_neither_its_exit_code_nor_its_mail_and_costs_no
     let names: BTreeSet<&str> = cells.iter().map(|cell| cell.name).collect();
     for name in names {
         let together: Vec<&Cell> = cells.iter().copied().filter(|cell| cell.name == name).collect();
-        for peer in [Peer::Pushgateway, Peer::Slack, Peer::Loki] {
+        for peer in [Peer::Pushgateway, Peer::Slack, Peer::Loki, Peer::Traces] {
             assert!(together.iter().any(|cell| cell.peer == peer), "{name} without {peer:?}");
         }
         play(&lab, &corner, name, &together);

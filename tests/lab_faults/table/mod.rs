@@ -6,7 +6,7 @@
 //! | `kerberos` `vault` `condor` `nodes` | one service of a run, while others are well |
 //! | `everybody` | all services of a run |
 //! | `mail` | the mail server |
-//! | `side` | what is only told of a run: pushgateway, Slack, Loki |
+//! | `side` | what is only told of a run: pushgateway, Slack, Loki, trace collector |
 //! | `ferry` | FERRY |
 
 use serde_json::{Value, json};
@@ -35,12 +35,12 @@ pub enum Peer {
     Pushgateway,
     Slack,
     Loki,
+    Traces,
     Ferry,
 }
 
 impl Peer {
-    // A receiver of traces has its place between Loki and FERRY, and its cells in `side`.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Kdc,
         Self::Vault,
         Self::Ldap,
@@ -51,6 +51,7 @@ impl Peer {
         Self::Pushgateway,
         Self::Slack,
         Self::Loki,
+        Self::Traces,
         Self::Ferry,
     ];
 
@@ -66,6 +67,7 @@ impl Peer {
             Self::Pushgateway => "pushgateway",
             Self::Slack => "Slack",
             Self::Loki => "Loki",
+            Self::Traces => "trace collector",
             Self::Ferry => "FERRY",
         }
     }

@@ -1,8 +1,5 @@
-//! What is only told of a run: pushgateway, Slack, Loki. In the run of a fault all of them meet it, and neither the exit code
+//! What is only told of a run: pushgateway, Slack, Loki, trace collector. In the run of a fault all of them meet it, and neither the exit code
 //! nor the mail to the admins changes. `name` is the run's page, which shows nothing of those that are no step.
-//!
-//! A receiver of traces belongs here: a constant beside `LOKI` with its warning's code, a cell for each fault, and its address
-//! in `side::configure`.
 
 use super::{CELL, Cell, Fault, Peer, Play, SLOW};
 
@@ -18,6 +15,12 @@ const GATEWAY: Cell = Cell {
 };
 const LOKI: Cell =
     Cell { peer: Peer::Loki, does: "a warning; the log files have the lines", code: "MT0201", ..GATEWAY };
+const TRACES: Cell = Cell {
+    peer: Peer::Traces,
+    does: "a warning; this session has no trace, and the run's history is whole",
+    code: "MT0241",
+    ..GATEWAY
+};
 const SLACK: Cell = Cell {
     peer: Peer::Slack,
     play: Play::Side,
@@ -155,4 +158,44 @@ pub const CELLS: &[Cell] = &[
         ..LOKI
     },
     Cell { peer: Peer::Loki, what: "1 s late", ..TOLD },
+    Cell {
+        fault: Fault::Down,
+        what: "nobody answers at its port",
+        name: "side_down",
+        says: &["cannot send the trace to https://web.lab.test:7002/v1/traces: "],
+        ..TRACES
+    },
+    Cell {
+        fault: Fault::Hangs,
+        what: "it says nothing",
+        does: "given up after 2 s; a warning; this session has no trace, and the run's history is whole",
+        name: "side_hang",
+        code: "MT0242",
+        says: &["no answer within 2s"],
+        ..TRACES
+    },
+    Cell {
+        fault: Fault::Refuses,
+        what: "it answers 403",
+        name: "side_refuse",
+        code: "MT0243",
+        says: &["403 Forbidden not you"],
+        ..TRACES
+    },
+    Cell {
+        fault: Fault::Garbage,
+        what: "what answers does not speak TLS",
+        name: "side_garbage",
+        says: &["what answers there does not speak TLS"],
+        ..TRACES
+    },
+    Cell {
+        fault: Fault::Garbage,
+        what: "a proxy answers with a page of HTML",
+        name: "side_page",
+        code: "MT0243",
+        says: &["what answers there is no collector of this protocol: <!DOCTYPE html>"],
+        ..TRACES
+    },
+    Cell { peer: Peer::Traces, what: "1 s late", ..TOLD },
 ];
