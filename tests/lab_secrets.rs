@@ -37,6 +37,8 @@ const BABBLED: &[&str] = &[
 ];
 const PASSWORD: &str = "labpass";
 
+/// A text and where it was found.
+type Found = (String, Vec<u8>);
 /// A secret, and what it is.
 type Secret = (String, Vec<u8>);
 
@@ -44,7 +46,7 @@ type Secret = (String, Vec<u8>);
 struct Place {
     name: &'static str,
     /// Everything that is there, each with where it was found.
-    read: fn(&Scene) -> Vec<(String, Vec<u8>)>,
+    read: fn(&Scene) -> Vec<Found>,
     /// Puts something there: `None` where the text itself is the place.
     plant: Option<fn(&Scene, &str)>,
 }
@@ -116,20 +118,20 @@ struct Scene<'a> {
     corner: Corner<'a>,
 }
 
-fn files(directory: &Path) -> Vec<(String, Vec<u8>)> {
+fn files(directory: &Path) -> Vec<Found> {
     let all = files_below(directory).into_iter().filter(|path| path.is_file());
     all.map(|path| (path.display().to_string(), fs::read(&path).unwrap())).collect()
 }
 
 /// As a reader of the mail sees it: `=` at the end of a line goes on on the next.
-fn unfolded(files: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+fn unfolded(files: Vec<Found>) -> Vec<Found> {
     let unfold =
         |content: &[u8]| String::from_utf8_lossy(content).replace("=\r\n", "").replace("\r\n ", "").into_bytes();
     files.into_iter().flat_map(|(name, content)| [(name.clone(), unfold(&content)), (name, content)]).collect()
 }
 
 /// The bodies that were posted, as JSON has them and as they were.
-fn posted(scene: &Scene<'_>, to: &str) -> Vec<(String, Vec<u8>)> {
+fn posted(scene: &Scene<'_>, to: &str) -> Vec<Found> {
     let text = fs::read_to_string(scene.corner.lab.path(format!("out/{to}.jsonl"))).unwrap_or_default();
     let body =
         |line: &str| serde_json::from_str::<Value>(line).unwrap()["body"].as_str().unwrap_or_default().to_owned();
