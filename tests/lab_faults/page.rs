@@ -17,6 +17,7 @@ pub fn check(name: &str, shown: &str, lab: &Lab) {
     for (pattern, plain) in [
         (r"(?m)^run \w+  (.*?)   .*$", "run RUN  $1   WHEN BY WHOM"),
         (r"mt runs (\w+) [0-9a-z]{8,}", "mt runs $1 RUN"),
+        (r"\btrace [0-9a-f]{32}\b", "trace TRACE"),
         (r"\b(attempts?) in [0-9.ms]+\b", "$1 in TIME"),
         (r"within \d+s", "within TIME"),
         (r"\(\d+ of 100\)", "(N of 100)"),
