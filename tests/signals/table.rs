@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal};
 
 use super::LAB;
 use super::case::{End, Shot, Step, play};
@@ -103,6 +103,11 @@ const SHIPPED: [Step; 5] = [
 /// Plays all cases, some at once, and names every one that went wrong.
 fn play_all(cases: Vec<(&'static Row, Step, bool)>) {
     let Some(lab) = &*LAB else { return };
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        // A shell without job control makes what it starts in the background ignore both, and all children inherit that.
+        // SAFETY: the default action runs no code of ours.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.unwrap();
+    }
     let (left, wrong) = (Mutex::new(cases), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..3 {
