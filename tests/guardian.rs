@@ -17,10 +17,12 @@ use managed_tokens::guardian::{self, Owner, owner_is_dead, remove_marked, sweep}
 use managed_tokens::process::{self, MARK};
 use managed_tokens::workflow::id::ProcessId;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getppid};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+#[path = "support/terminal.rs"]
+mod terminal;
 
 const ROLE: &str = "GUARDIAN_TEST_ROLE";
 
@@ -451,25 +453,8 @@ impl Drop for OnTerminal {
 
 /// Starts it as a shell does: in the foreground of a terminal of its own.
 fn on_a_terminal(world: &World, what: &str, argument: &str) -> (OnTerminal, BufReader<fs::File>, fs::File) {
-    let pty = nix::pty::openpty(None, None).unwrap();
-    // Otherwise a Ctrl-C throws away what is under way, and that can be the very answer to it.
-    let mut modes = tcgetattr(&pty.slave).unwrap();
-    modes.local_flags |= LocalFlags::NOFLSH;
-    tcsetattr(&pty.slave, SetArg::TCSANOW, &modes).unwrap();
-    let mut command = world.command(what, argument);
-    let ours = || Stdio::from(pty.slave.try_clone().unwrap());
-    command.stdin(ours()).stdout(ours()).stderr(ours());
-    // SAFETY: both calls may be made between fork and exec.
-    unsafe {
-        command.pre_exec(|| {
-            libc::setsid();
-            libc::ioctl(0, libc::TIOCSCTTY, 0);
-            Ok(())
-        });
-    }
-    let child = OnTerminal(command.spawn().unwrap());
-    let master = fs::File::from(pty.master);
-    (child, BufReader::new(master.try_clone().unwrap()), master)
+    let (child, person) = terminal::spawn(world.command(what, argument));
+    (OnTerminal(child), BufReader::new(person.try_clone().unwrap()), person)
 }
 
 /// Reads until a line ends with this, and returns all lines.

@@ -3,12 +3,12 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use support::corner::{Corner, Ended, step, wait_for};
 use support::lab::Lab;
+use support::terminal;
 
 mod support;
 
@@ -52,23 +52,8 @@ impl OnTerminal {
         Self::start_command(corner.mt(words))
     }
 
-    fn start_command(mut command: Command) -> Self {
-        let size = nix::pty::Winsize { ws_row: 50, ws_col: 200, ws_xpixel: 0, ws_ypixel: 0 };
-        let pty = nix::pty::openpty(Some(&size), None).unwrap();
-        let ours = || Stdio::from(pty.slave.try_clone().unwrap());
-        command.stdin(ours()).stdout(ours()).stderr(ours()).env("TERM", "xterm");
-        // SAFETY: both calls may be made between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                libc::setsid();
-                libc::ioctl(0, libc::TIOCSCTTY, 0);
-                Ok(())
-            });
-        }
-        let mt = command.spawn().expect("lab/lab can be started");
-        // The command holds copies of the terminal: with them its end would not be seen.
-        drop((command, pty.slave));
-        let keyboard = File::from(pty.master);
+    fn start_command(command: Command) -> Self {
+        let (mt, keyboard) = terminal::spawn(command);
         let screen: Arc<Mutex<String>> = Arc::default();
         let (mut seen, shown) = (keyboard.try_clone().unwrap(), screen.clone());
         std::thread::spawn(move || {

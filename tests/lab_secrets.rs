@@ -12,23 +12,12 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use support::corner::{Corner, Ended, files_below};
+use support::corner::{Corner, Ended, STARTED, files_below};
 use support::lab::Lab;
 
 mod support;
 
 const DUNE: &str = "dune_production";
-const PROGRAMS: &[&str] = &[
-    "kinit",
-    "klist",
-    "htgettoken",
-    "condor_vault_storer",
-    "condor_status",
-    "condor_config_val",
-    "ping",
-    "ssh",
-    "rsync",
-];
 /// Said by programs and servers that go wrong.
 const BABBLED: &[&str] = &[
     "hvs.CAESIBabbledBabbledBabbledBabbled0123456789",
@@ -192,7 +181,7 @@ impl<'a> Scene<'a> {
             // The whole chain, credds and all.
             config["experiments"]["dune"]["roles"]["production"]["tokenGetterOverride"] = "storeAndGetToken".into();
         });
-        for program in PROGRAMS {
+        for program in STARTED {
             scene.wrap(program);
         }
         scene

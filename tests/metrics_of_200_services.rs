@@ -14,38 +14,23 @@ use managed_tokens::acting::metrics::tell;
 use managed_tokens::config::{Config, Environment, Format, parse};
 use managed_tokens::telemetry::metrics::{Configured, Stored, render, samples};
 use managed_tokens::workflow::action::Success;
-use managed_tokens::workflow::definition::{CountsAs, ForEach, Mode, OnFailure, Per};
-use managed_tokens::workflow::event::{AttemptOutcome, PlannedStep, Selection, SessionEnd, SessionStarted};
-use managed_tokens::workflow::id::{ProcessId, RunId, StepName, Subject, TargetName, WorkflowName};
+use managed_tokens::workflow::definition::{ForEach, Mode, OnFailure, Per};
+use managed_tokens::workflow::event::{AttemptOutcome, Selection, SessionEnd, SessionStarted};
+use managed_tokens::workflow::id::{ProcessId, RunId, StepName, WorkflowName};
 use managed_tokens::workflow::run::{AttemptRecord, Machine, Run, RunState, Session, StepState, TargetState};
 use managed_tokens::workflow::status::{MachineStatus, RunStatus, StepStatus};
 use managed_tokens::workflow::store::{Access, StateDir, Store};
+use support::large::{CREDDS, NODES, SERVICES, STEPS, plan, subject, targets};
 
-const SERVICES: usize = 200;
-const NODES: usize = 5;
-const CREDDS: usize = 3;
+mod support;
+
 const ROUNDS: usize = 5;
-
-const STEPS: &[(&str, &str, Per)] = &[
-    ("kinit", "Kinit", Per::Subject),
-    ("get-vault-token", "GetVaultToken", Per::Subject),
-    ("store-in-credd", "StoreInCredd", Per::Credd),
-    ("ping", "Ping", Per::Node),
-    ("push", "Push", Per::Node),
-];
-
-fn targets(service: usize, per: Per) -> Vec<String> {
-    match per {
-        Per::Subject => vec!["-".to_owned()],
-        Per::Credd => (0..CREDDS).map(|credd| format!("schedd{credd}.example.org")).collect(),
-        Per::Node => (0..NODES).map(|node| format!("exp{service:03}gpvm{node:02}.example.org")).collect(),
-    }
-}
 
 fn config(gateway: &str) -> Config {
     let experiments: BTreeMap<String, serde_json::Value> = (0..SERVICES)
         .map(|number| {
-            let role = serde_json::json!({"account": format!("exp{number:03}pro"), "destinationNodes": targets(number, Per::Node)});
+            let nodes: Vec<String> = targets(number, Per::Node).iter().map(ToString::to_string).collect();
+            let role = serde_json::json!({"account": format!("exp{number:03}pro"), "destinationNodes": nodes});
             (format!("exp{number:03}"), serde_json::json!({"emails": ["a@example.org"], "roles": {"production": role}}))
         })
         .collect();
@@ -77,16 +62,12 @@ fn state(start: Timestamp) -> RunState {
         status: StepStatus::Succeeded,
         targets: targets(number, *per)
             .into_iter()
-            .map(|target| TargetState {
-                name: TargetName::new(target),
-                status: StepStatus::Succeeded,
-                attempts: vec![attempt()],
-            })
+            .map(|name| TargetState { name, status: StepStatus::Succeeded, attempts: vec![attempt()] })
             .collect(),
         why: None,
     };
     let machines = (0..SERVICES).map(|number| {
-        let subject = Subject::new(format!("exp{number:03}_production"));
+        let subject = subject(number);
         let machine = Machine {
             subject: subject.clone(),
             status: MachineStatus::Succeeded,
@@ -96,13 +77,6 @@ fn state(start: Timestamp) -> RunState {
             other_run: None,
         };
         (subject, machine)
-    });
-    let plan = STEPS.iter().map(|(name, action, per)| PlannedStep {
-        name: StepName::new(*name),
-        action: (*action).to_owned(),
-        per: *per,
-        counts_as: CountsAs::Nothing,
-        on_failure: OnFailure::Stop,
     });
     let by = SessionStarted {
         process: ProcessId::generate(),
@@ -126,7 +100,7 @@ fn state(start: Timestamp) -> RunState {
         ended_at: Some(at(450)),
         sessions: vec![Session { number: 1, by, started_at: start, ended_at: Some(at(450)), end }],
         tally: BTreeMap::new(),
-        plan: plan.collect(),
+        plan: plan(OnFailure::Stop),
         steps: Vec::new(),
         superseded_by: None,
         events: 0,

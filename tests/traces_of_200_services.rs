@@ -12,42 +12,22 @@ use managed_tokens::config::{Tracing, TracingProtocol};
 use managed_tokens::telemetry::traces::{self, Book, Child, Place, Sent, Spans};
 use managed_tokens::workflow::action::{Class, Failure, Success};
 use managed_tokens::workflow::code::Code;
-use managed_tokens::workflow::definition::{CountsAs, ForEach, Mode, OnFailure, Per};
+use managed_tokens::workflow::definition::{ForEach, Mode, OnFailure};
 use managed_tokens::workflow::event::{
-    AttemptOutcome, Event, Fact, MachineEnd, PlannedStep, RunCreated, Selection, SessionEnd, SessionStarted,
+    AttemptOutcome, Event, Fact, MachineEnd, RunCreated, Selection, SessionEnd, SessionStarted,
 };
 use managed_tokens::workflow::id::{ProcessId, RunId, StepName, Subject, TargetName, WorkflowName};
 use managed_tokens::workflow::run::RunState;
+use support::large::{CREDDS, NODES, SERVICES, STEPS, plan, subject, targets};
 use support::spans::{self, Span};
 
 mod support;
-
-const SERVICES: usize = 200;
-const NODES: usize = 5;
-const CREDDS: usize = 3;
-const STEPS: &[(&str, &str, Per)] = &[
-    ("kinit", "Kinit", Per::Subject),
-    ("get-vault-token", "GetVaultToken", Per::Subject),
-    ("store-in-credd", "StoreInCredd", Per::Credd),
-    ("ping", "Ping", Per::Node),
-    ("push", "Push", Per::Node),
-];
 
 /// Nothing here takes so long; the limits of a real session are for its collector, not for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// As long as the real one.
 const COMMAND: &str = "rsync --times --chmod=u=rw,go= --no-motd -e 'ssh -o ConnectTimeout=30 -o BatchMode=yes' \
                        tmp/vt_u1234 tmp/vt_u1234-exp_production exppro@gpvm.example.org:/tmp";
-
-fn targets(service: usize, per: Per) -> Vec<TargetName> {
-    match per {
-        Per::Subject => vec![TargetName::only()],
-        Per::Credd => (0..CREDDS).map(|credd| TargetName::new(format!("schedd{credd}.example.org"))).collect(),
-        Per::Node => {
-            (0..NODES).map(|node| TargetName::new(format!("exp{service:03}gpvm{node:02}.example.org"))).collect()
-        }
-    }
-}
 
 /// Every push to the last node fails.
 fn outcome(step: &str, target: &TargetName) -> AttemptOutcome {
@@ -61,14 +41,7 @@ fn outcome(step: &str, target: &TargetName) -> AttemptOutcome {
 /// A session as the engine records it, with the children of its attempts.
 fn session() -> (RunState, Book, Vec<Child>) {
     let start = Timestamp::now();
-    let subjects: Vec<Subject> = (0..SERVICES).map(|n| Subject::new(format!("exp{n:03}_production"))).collect();
-    let plan = STEPS.iter().map(|(name, action, per)| PlannedStep {
-        name: StepName::new(*name),
-        action: (*action).to_owned(),
-        per: *per,
-        counts_as: CountsAs::Nothing,
-        on_failure: OnFailure::Continue,
-    });
+    let subjects: Vec<Subject> = (0..SERVICES).map(subject).collect();
     let mut facts = vec![
         Fact::RunCreated(RunCreated {
             id: RunId::generate(),
@@ -78,7 +51,7 @@ fn session() -> (RunState, Book, Vec<Child>) {
             mode: Mode::Normal,
             selection: Selection::default(),
             subjects: subjects.clone(),
-            steps: plan.collect(),
+            steps: plan(OnFailure::Continue),
             finally: Vec::new(),
         }),
         Fact::SessionStarted(SessionStarted {

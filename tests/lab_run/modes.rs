@@ -6,24 +6,11 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::corner::{Corner, Ended, files_below, step};
+use crate::support::corner::{Corner, Ended, STARTED, files_below, step};
 use crate::{DUNE, LAB, MU2E};
 
-/// Everything that a run starts.
-const PROGRAMS: &[&str] = &[
-    "kinit",
-    "klist",
-    "htgettoken",
-    "condor_vault_storer",
-    "condor_status",
-    "condor_config_val",
-    "ping",
-    "rsync",
-    "ssh",
-];
-
 fn calls_of_all(corner: &Corner) -> BTreeMap<&'static str, usize> {
-    let calls = PROGRAMS.iter().map(|program| (*program, corner.calls(program).len()));
+    let calls = STARTED.iter().map(|program| (*program, corner.calls(program).len()));
     calls.filter(|(_, calls)| *calls > 0).collect()
 }
 
@@ -37,7 +24,7 @@ fn statuses<'v>(run: &'v Value, subject: &str) -> Vec<&'v str> {
 fn test_mode_and_onboarding_get_the_tokens_and_start_neither_rsync_nor_ssh() {
     let Some(lab) = &*LAB else { return };
     let corner = Corner::new(lab, "no-node");
-    PROGRAMS.iter().for_each(|program| corner.spy(program, ""));
+    STARTED.iter().for_each(|program| corner.spy(program, ""));
 
     corner.run(&["run", "token-push", "--test"]).is_quiet();
     let run = corner.show("latest");
@@ -82,7 +69,7 @@ fn a_dry_run_starts_nothing_and_writes_nothing() {
     corner.configure(|config| {
         config["experiments"]["dune"]["roles"]["production"]["tokenGetterOverride"] = "storeAndGetToken".into();
     });
-    PROGRAMS.iter().for_each(|program| corner.spy(program, ""));
+    STARTED.iter().for_each(|program| corner.spy(program, ""));
     std::fs::remove_dir(corner.state()).expect("it is empty");
     let before = files_below(&corner.path(""));
 

@@ -1,25 +1,22 @@
 //! One signal at one step of one run.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::{AsFd, FromRawFd, IntoRawFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 use nix::unistd::Pid;
 
 use crate::DUNE;
 use crate::support::corner::{Corner, wait_for};
 use crate::support::lab::Lab;
+use crate::support::terminal;
 
 /// What is done to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,18 +123,6 @@ pub fn play(lab: &Lab, step: Step, shot: Shot, deaf: bool) -> End {
     End { code, status }
 }
 
-/// A terminal's two ends. No child inherits the first: with a copy of it open, the terminal is never closed.
-fn terminal() -> (File, File) {
-    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let master = posix_openpt(flags).expect("a terminal");
-    grantpt(&master).and_then(|()| unlockpt(&master)).expect("it is ours");
-    let slave = ptsname_r(&master).expect("it has a name");
-    let slave =
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(slave).expect("its other end");
-    // SAFETY: it was opened just now and is given away.
-    (unsafe { File::from_raw_fd(master.into_raw_fd()) }, slave)
-}
-
 /// A running `mt`, on a terminal if the shot needs one.
 struct Run {
     mt: Child,
@@ -159,23 +144,7 @@ impl Run {
             let mt = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("lab/lab can be started");
             return Self { mt, terminal: None };
         }
-        let (keyboard, slave) = terminal();
-        // Otherwise a Ctrl-C throws away what is under way.
-        let mut modes = tcgetattr(&slave).expect("its modes");
-        modes.local_flags |= LocalFlags::NOFLSH;
-        tcsetattr(&slave, SetArg::TCSANOW, &modes).expect("its modes");
-        let ours = || Stdio::from(slave.try_clone().expect("a descriptor"));
-        command.stdin(ours()).stdout(ours()).stderr(ours()).env("TERM", "xterm");
-        // SAFETY: both calls may be made between fork and exec.
-        unsafe {
-            command.pre_exec(|| {
-                libc::setsid();
-                libc::ioctl(0, libc::TIOCSCTTY, 0);
-                Ok(())
-            });
-        }
-        let mt = command.spawn().expect("lab/lab can be started");
-        drop((command, slave));
+        let (mt, keyboard) = terminal::spawn(command);
         Self { mt, terminal: Some(Terminal::over(keyboard)) }
     }
 

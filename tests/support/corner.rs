@@ -14,6 +14,18 @@ use super::lab::Lab;
 
 /// Where the laboratory's client looks for programs, after the corner's own.
 const PROGRAMS: &[&str] = &["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"];
+/// Everything that a run of token-push starts.
+pub const STARTED: &[&str] = &[
+    "kinit",
+    "klist",
+    "htgettoken",
+    "condor_vault_storer",
+    "condor_status",
+    "condor_config_val",
+    "ping",
+    "ssh",
+    "rsync",
+];
 /// Nothing here takes so long; it only ends a test that waits for what will never come.
 const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);

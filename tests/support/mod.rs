@@ -3,5 +3,7 @@
 
 pub mod corner;
 pub mod lab;
+pub mod large;
 pub mod remains;
 pub mod spans;
+pub mod terminal;
