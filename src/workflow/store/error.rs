@@ -290,7 +290,10 @@ impl StoreError {
             | sled::Error::Unsupported(_)
             | sled::Error::ReportableBug(_)
             | sled::Error::Corruption { .. }) => {
-                Self::damaged(path, format!("cannot {doing} it: {}", other.to_string().trim()))
+                // sled puts a backtrace behind its words, which is empty unless it was built for it.
+                let words = other.to_string();
+                let words = words.split("backtrace").next().unwrap_or_default().trim();
+                Self::damaged(path, format!("cannot {doing} it: {words}"))
             }
         }
     }

@@ -7,7 +7,7 @@
 //! | `handle.rs` | [`Store`]: what the rest of `mt` holds |
 //! | `thread.rs` | the thread: group commit, and when to let the store go |
 //! | `lock.rs` | turns between processes |
-//! | `open.rs` | sled, opened and synced with every care it needs |
+//! | `open.rs`, `caught.rs` | sled, opened and synced with every care it needs |
 //! | `sidecar.rs` | `store.json`: what the store must at least contain |
 //! | `view.rs`, `tx.rs` | what can be read and written |
 //! | `overlay.rs` | changes that are not in sled yet |
@@ -15,6 +15,7 @@
 //! | `retention.rs`, `export.rs` | removing old runs; everything as text |
 //! | `state_dir.rs`, `error.rs` | where it is; what can go wrong |
 
+mod caught;
 mod error;
 mod export;
 mod handle;

@@ -5,7 +5,6 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +13,7 @@ use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 use ulid::Ulid;
 
+use super::caught::caught;
 use super::error::{HolderState, StoreError};
 use super::handle::Access;
 use super::keys::{self, TREES, Tree};
@@ -57,8 +57,14 @@ impl std::fmt::Debug for Opened {
 }
 
 impl Opened {
+    /// [`Opened::open`], for which a panic of sled is a damage like any other.
+    pub(super) fn open_caught(state: &StateDir, access: Access, min_free: u64) -> Result<Option<Self>, StoreError> {
+        caught(|| Self::open(state, access, min_free))
+            .unwrap_or_else(|why| Err(StoreError::damaged(&state.store(), format!("sled gave up: {why}"))))
+    }
+
     /// Opens the store, or makes it if there is none; `Ok(None)`: there is none, and it was only to be read.
-    pub(super) fn open(state: &StateDir, access: Access, min_free: u64) -> Result<Option<Self>, StoreError> {
+    fn open(state: &StateDir, access: Access, min_free: u64) -> Result<Option<Self>, StoreError> {
         let path = state.store();
         check_free_space(&path, state.path(), min_free)?;
         let sidecar = Sidecar::read(&state.sidecar(), &path)?;
@@ -128,9 +134,11 @@ impl Opened {
             }
             self.db.flush().map(|_| ())
         };
-        match catch_unwind(AssertUnwindSafe(write)) {
+        match caught(write) {
             Ok(result) => result.map_err(|e| StoreError::sled("write", &self.path, e))?,
-            Err(_) => return Err(StoreError::damaged(&self.path, "sled panicked while writing it")),
+            Err(why) => {
+                return Err(StoreError::damaged(&self.path, format!("sled gave up writing it: {why}")));
+            }
         }
         self.files.sync()?;
         pass(CrashPoint::StoreCommitAfter);
@@ -281,7 +289,7 @@ fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), 
     remove_unfinished_snapshots(path)?;
     let since = Instant::now();
     loop {
-        let attempt = catch_unwind(AssertUnwindSafe(|| -> Result<_, sled::Error> {
+        let attempt = caught(|| -> Result<_, sled::Error> {
             let db = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None).open()?;
             let names: HashSet<Vec<u8>> = db.tree_names().into_iter().map(|name| name.to_vec()).collect();
             if !new && let Some(missing) = Tree::ALL.iter().find(|tree| !names.contains(tree.as_str().as_bytes())) {
@@ -293,7 +301,7 @@ fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), 
             }
             let trees = trees.try_into().map_err(|_| sled::Error::Unsupported("a tree is missing".to_owned()))?;
             Ok(Ok((db, trees)))
-        }));
+        });
         match attempt {
             Ok(Ok(Ok(opened))) => return Ok(opened),
             Ok(Ok(Err(what))) => return Err(StoreError::damaged(path, what)),
@@ -314,7 +322,9 @@ fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), 
                 return Err(StoreError::damaged(path, format!("sled cannot open it: {e}")));
             }
             Ok(Err(e)) => return Err(StoreError::sled("open", path, e)),
-            Err(_) => return Err(StoreError::damaged(path, "sled panicked while opening it")),
+            Err(why) => {
+                return Err(StoreError::damaged(path, format!("sled gave up opening it: {why}")));
+            }
         }
     }
 }
