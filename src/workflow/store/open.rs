@@ -15,6 +15,7 @@ use ulid::Ulid;
 
 use super::caught::caught;
 use super::error::{HolderState, StoreError};
+use super::fresh;
 use super::handle::Access;
 use super::keys::{self, TREES, Tree};
 use super::overlay::Overlay;
@@ -82,7 +83,7 @@ impl Opened {
                 ));
             }
             (None, false) if access == Access::ReadOnly => return Ok(None),
-            (None, false) => create(state)?,
+            (None, false) => fresh::create(state)?,
             (None | Some(_), true) => {}
         }
         if is_suspicious(&path, sidecar.as_ref())? {
@@ -94,7 +95,9 @@ impl Opened {
         let sidecar = match sidecar {
             Some(sidecar) => sidecar,
             None => {
-                let sidecar = Sidecar { format: FORMAT, store_id, checkpoint: sequence, log_bytes: files.log_bytes()? };
+                let log_bytes = files.log_bytes()?;
+                let sidecar =
+                    Sidecar { format: FORMAT, store_id, checkpoint: sequence, log_bytes, fresh_bytes: log_bytes };
                 if access == Access::ReadWrite {
                     sidecar.write(&state.sidecar())?;
                 }
@@ -102,6 +105,11 @@ impl Opened {
             }
         };
         Ok(Some(Self { trees, db, files, path, sidecar_path: state.sidecar(), sidecar, sequence, access, min_free }))
+    }
+
+    /// Its id, and how many group commits it has seen.
+    pub(super) fn identity(&self) -> (Ulid, u64) {
+        (self.sidecar.store_id, self.sequence)
     }
 
     pub(super) fn base(&self) -> Base<'_> {
@@ -164,33 +172,6 @@ impl Opened {
     }
 }
 
-/// Makes an empty store beside its place, whole and durable, and moves it there: a kill leaves a whole store or none.
-fn create(state: &StateDir) -> Result<(), StoreError> {
-    let (new, path) = (state.new_store(), state.store());
-    if new.exists() {
-        fs::remove_dir_all(&new).map_err(|e| StoreError::io("remove what is left of an earlier", &new, e))?;
-    }
-    make_directory(&new, false)?;
-    let store_id = Ulid::new();
-    {
-        let (db, trees) = open_sled(&new, true)?;
-        let meta = &trees[Tree::Meta as usize];
-        let mut batch = sled::Batch::default();
-        batch.insert(keys::STORE_ID, record::encode(Tree::Meta, keys::STORE_ID, &store_id)?);
-        batch.insert(keys::SEQUENCE, record::encode(Tree::Meta, keys::SEQUENCE, &0_u64)?);
-        meta.apply_batch(batch).map_err(|e| StoreError::sled("write", &new, e))?;
-        db.flush().map_err(|e| StoreError::sled("write", &new, e))?;
-    }
-    sync_tree(&new).map_err(|e| StoreError::io("sync", &new, e))?;
-    // An empty `store/` may stand there; renaming replaces it.
-    pass(CrashPoint::StoreMadeBefore);
-    fs::rename(&new, &path).map_err(|e| StoreError::io("make", &path, e))?;
-    pass(CrashPoint::StoreMadeAfter);
-    sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
-    let log_bytes = DataFiles::of(&path)?.log_bytes()?;
-    Sidecar { format: FORMAT, store_id, checkpoint: 0, log_bytes }.write(&state.sidecar())
-}
-
 /// Is the store the one the sidecar speaks of, and not older? Gives its sequence and id.
 fn identify(path: &Path, trees: &[sled::Tree; TREES], sidecar: Option<&Sidecar>) -> Result<(u64, Ulid), StoreError> {
     let view = View::new(Some(Base { trees, path }), None, path);
@@ -242,16 +223,16 @@ fn try_a_copy(state: &StateDir, sidecar: Option<&Sidecar>, min_free: u64) -> Res
     remove()?;
     make_directory(&copy, false)?;
     copy_tree(&path, &copy).map_err(|e| StoreError::io("copy the store to", &copy, e))?;
-    let checked = open_sled(&copy, false).and_then(|(_db, trees)| identify(&copy, &trees, sidecar));
+    let checked = open_sled(&copy, false).and_then(|(_db, trees)| identify(&copy, &trees, sidecar).map(|_| ()));
     remove()?;
-    checked.map(|_| ()).map_err(|error| match error {
+    checked.map_err(|error| match error {
         // The copy is gone: the message speaks of the store.
         StoreError::Damaged { what, .. } => StoreError::damaged(&path, what),
         other => other,
     })
 }
 
-fn size_of(directory: &Path) -> io::Result<u64> {
+pub(super) fn size_of(directory: &Path) -> io::Result<u64> {
     fs::read_dir(directory)?.try_fold(0, |sum, entry| {
         let entry = entry?;
         Ok(sum + if entry.file_type()?.is_dir() { size_of(&entry.path())? } else { entry.metadata()?.len() })
@@ -272,20 +253,7 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Syncs every file and directory in a directory.
-fn sync_tree(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_tree(&entry.path())?;
-        } else {
-            File::open(entry.path())?.sync_all()?;
-        }
-    }
-    sync_directory(path)
-}
-
-fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), StoreError> {
+pub(super) fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), StoreError> {
     remove_unfinished_snapshots(path)?;
     let since = Instant::now();
     loop {
@@ -339,7 +307,7 @@ impl StateDir {
     }
 }
 
-fn check_free_space(store: &Path, disk: &Path, needed: u64) -> Result<(), StoreError> {
+pub(super) fn check_free_space(store: &Path, disk: &Path, needed: u64) -> Result<(), StoreError> {
     let stat = statvfs(disk).map_err(|errno| StoreError::io("look at the disk of", disk, errno.into()))?;
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
     if free < needed {
