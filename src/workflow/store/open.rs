@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -21,6 +22,7 @@ use super::keys::{self, TREES, Tree};
 use super::overlay::Overlay;
 use super::record;
 use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer, sync_directory};
+use super::sled_log::begins_well;
 use super::state_dir::{StateDir, make_directory};
 use super::view::{Base, View};
 use crate::crash_point::{CrashPoint, pass};
@@ -200,6 +202,8 @@ fn is_suspicious(path: &Path, sidecar: Option<&Sidecar>) -> Result<bool, StoreEr
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(e) => return Err(StoreError::io("look at", &log, e)),
         Ok(meta) if meta.len() < sidecar.log_bytes => return Ok(true),
+        // sled takes such segments for free ones, and writes over them.
+        Ok(_) if !begins_well(&log).map_err(|e| StoreError::io("read", &log, e))? => return Ok(true),
         Ok(_) => {}
     }
     for entry in fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))? {
@@ -223,13 +227,22 @@ fn try_a_copy(state: &StateDir, sidecar: Option<&Sidecar>, min_free: u64) -> Res
     remove()?;
     make_directory(&copy, false)?;
     copy_tree(&path, &copy).map_err(|e| StoreError::io("copy the store to", &copy, e))?;
-    let checked = open_sled(&copy, false).and_then(|(_db, trees)| identify(&copy, &trees, sidecar).map(|_| ()));
+    let checked = open_sled(&copy, false).and_then(|(_db, trees)| {
+        identify(&copy, &trees, sidecar)?;
+        read_all(&copy, &trees)
+    });
     remove()?;
     checked.map_err(|error| match error {
         // The copy is gone: the message speaks of the store.
         StoreError::Damaged { what, .. } => StoreError::damaged(&path, what),
         other => other,
     })
+}
+
+/// Can every record be reached? A damage can leave a store that opens, and shows only when a part of it is needed.
+fn read_all(path: &Path, trees: &[sled::Tree; TREES]) -> Result<(), StoreError> {
+    let view = View::new(Some(Base { trees, path }), None, path);
+    Tree::ALL.iter().try_for_each(|tree| view.scan_after(*tree, None, &mut |_, _| Ok(ControlFlow::Continue(()))))
 }
 
 pub(super) fn size_of(directory: &Path) -> io::Result<u64> {
