@@ -319,7 +319,7 @@ fn what_was_acknowledged_before_the_power_failed_is_there_afterwards() {
         return;
     }
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
-    let rounds = rounds(6, 100);
+    let rounds = rounds(4, 100);
     for round in 0..rounds {
         let (after, from) = ((17 + round * 61 % 400).to_string(), (round * 100_000).to_string());
         let mut variables = vec![("IMAGE", image), ("DIR", dir), (PART, "power"), ("AFTER", &after), ("FROM", &from)];
