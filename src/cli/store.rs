@@ -34,7 +34,7 @@ pub enum StoreCommand {
         /// The file, or - for stdout
         file: PathBuf,
     },
-    /// Build a fresh store from an export; a damaged one is put aside as store.damaged-<time>
+    /// Build a fresh store from an export; a damaged one is put aside as store.damaged-TIME
     Import(ImportArgs),
     /// Copy the store into a fresh one, which is smaller; done without being asked when it is worth it
     Compact,
@@ -52,7 +52,7 @@ pub struct ImportArgs {
     /// Take what there is of a file that was cut off
     #[arg(long, conflicts_with = "empty")]
     partial: bool,
-    /// Put the present store aside even if it is whole, as store.replaced-<time>
+    /// Put the present store aside even if it is whole, as store.replaced-TIME
     #[arg(long)]
     replace: bool,
 }
