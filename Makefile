@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help demo test fmt clippy doc deny advisories unit torture torture-crash torture-fire bench fuzz lab release
+.PHONY: help demo test fmt clippy doc deny advisories unit torture torture-crash torture-fire torture-store bench fuzz lab release
 help:
 	@echo "make demo    install what is missing, build, raise the laboratory, run token-push on it, prove the tokens, take it down"
 	@echo "make test    formatting, lints, documentation, dependencies, unit, property, snapshot and laboratory tests"
@@ -46,6 +46,11 @@ torture-crash: lab
 	MT_CRASH_TORTURE=1 MT_CRASH_PAIRS=$${MT_CRASH_PAIRS:-500} cargo test --locked --features failpoints --test crash_points --test lab_crash -- --nocapture
 	MT_KILL_ROUNDS=$${MT_KILL_ROUNDS:-1000} cargo test --locked --features failpoints --test engine_kill -- --nocapture
 	MT_KILL_ROUNDS=$${MT_LAB_KILL_ROUNDS:-100} cargo test --locked --features failpoints --test lab_kill -- --nocapture
+
+# The power fails a hundred times.
+torture: torture-store
+torture-store:
+	MT_TORTURE=1 cargo test --locked --test store_disk -- --nocapture
 
 bench:
 	cargo bench --locked

@@ -1,5 +1,8 @@
-//! Figures of the store: `cargo bench --bench store`, `cargo bench --bench store queue` for the waiting alone. Prints; asserts
-//! nothing.
+//! Figures of the store: `cargo bench --bench store`, `cargo bench --bench store queue` for the waiting alone, `… upkeep` for
+//! looking at, saving and restoring a store. Prints; asserts nothing.
+
+#[path = "../tests/store_support/past.rs"]
+mod past;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -14,7 +17,7 @@ use managed_tokens::workflow::event::{Event, Fact, Selection};
 use managed_tokens::workflow::id::{RunId, StepName, Subject, TargetName, WorkflowName};
 use managed_tokens::workflow::run::{Machine, Run, StepState, TargetState};
 use managed_tokens::workflow::status::{MachineStatus, RunStatus, StepStatus};
-use managed_tokens::workflow::store::{Access, StateDir, Store, StoreError};
+use managed_tokens::workflow::store::{self, Access, Options, StateDir, Store, StoreError};
 use tokio::sync::Barrier;
 use ulid::Ulid;
 
@@ -29,6 +32,9 @@ fn main() {
     // Beside the build, not in /tmp: that may be memory, where syncing costs nothing.
     let tmp = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory for the bench");
     let directory = |name: &str| StateDir::create(tmp.path().join(name)).expect("a state directory");
+    if part.as_ref().is_some_and(|part| part == "upkeep") {
+        return upkeep(&directory("upkeep"));
+    }
     if part.is_none_or(|part| part != "queue") {
         println!("transitions per second (an event and its machine, durable when acknowledged)");
         for writers in [1, 8, 64, 512] {
@@ -38,6 +44,53 @@ fn main() {
         hand_over(&directory("hand-over"));
     }
     queue(&directory("queue"));
+}
+
+/// How long looking at, saving, restoring and compacting 10,000 runs takes.
+fn upkeep(state: &StateDir) {
+    let store = Store::open(state, Access::ReadWrite).expect("the store opens");
+    past::fill(&store, 0..10_000, 5, id);
+    let (options, file) = (Options::default(), state.path().join("export"));
+    let timed = |what: &str, work: &mut dyn FnMut() -> String| {
+        let since = Instant::now();
+        let said = work();
+        println!("{what:<48} {:>8.1?}   {said}", since.elapsed());
+    };
+    println!("upkeep of 10,000 runs of 5 services (280,000 events)");
+    timed("verify", &mut || {
+        let found = store::verify(state, &options).expect("it can be read");
+        let bytes: u64 = found.trees.iter().map(|tree| tree.bytes).sum();
+        let whole = found.is_whole();
+        format!("whole: {whole}, {} MB of records, {} MB on the disk", bytes >> 20, found.bytes_on_disk >> 20)
+    });
+    timed("export", &mut || {
+        let begin = || std::fs::File::create(&file).map(std::io::BufWriter::new);
+        let (exported, _) = store::export(state, &options, begin).expect("it can be read");
+        format!("{} records, {} MB", exported.records, std::fs::metadata(&file).expect("it is there").len() >> 20)
+    });
+    timed("export without sled, as of a damaged store", &mut || {
+        let no_room = Options { min_free: u64::MAX, ..Options::default() };
+        let (exported, _) = store::export(state, &no_room, || Ok(std::io::sink())).expect("it can be read");
+        format!("{} records", exported.records)
+    });
+    timed("import", &mut || {
+        let from = store::From::File { path: file.clone(), partial: false };
+        let order = store::ImportOrder { from, uids: [].into(), replace: true };
+        let imported = store::import(state, &order, &options).expect("it is an export");
+        format!("{} records, {} mended", imported.records, imported.mended.len())
+    });
+    store.close();
+    let store = Store::open(state, Access::ReadWrite).expect("the store opens");
+    for round in 0..3 {
+        past::fill(&store, 10_000 * (round + 1)..10_000 * (round + 1) + 2_000, 5, id);
+        let keep = store::Retention { keep: Duration::ZERO, min_runs: 2_000 };
+        store.prune(keep, false, |_| false).expect("it can be written");
+    }
+    timed("compact, 2,000 runs being left", &mut || {
+        let done = store::compact(state, &options).expect("it can be copied").expect("there is one");
+        format!("{} MB before, {} MB after, {} records", done.before >> 20, done.after >> 20, done.records)
+    });
+    store.close();
 }
 
 fn transitions(state: &StateDir, writers: u64) {

@@ -330,13 +330,16 @@ fn an_export_holds_every_record_once_and_nothing_twice() {
     whole_run(&store, fresh(id(2, 0)), 1);
     raise(&store, "n").unwrap();
     let mut out = Vec::new();
-    let records = store.export(&mut out).unwrap();
+    let exported = store.export(&mut out).unwrap();
+    let records = exported.records;
+    assert_eq!((exported.runs, exported.missing.len()), (2, 0));
     let lines: Vec<serde_json::Value> =
         String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines[0]["format"], 1);
-    assert_eq!(lines.len(), records + 1);
+    assert_eq!(lines.len(), records + 2);
+    assert_eq!(lines[records + 1]["end"]["records"], records);
     let keys: BTreeSet<(&str, &str)> =
-        lines[1..].iter().map(|line| (line["tree"].as_str().unwrap(), line["key"].as_str().unwrap())).collect();
+        lines[1..=records].iter().map(|line| (line["tree"].as_str().unwrap(), line["key"].as_str().unwrap())).collect();
     assert_eq!(keys.len(), records);
     // Two runs with a definition, a machine, a mail and a request to cancel each; one counter.
     assert_eq!(records, 4_501 + 2 * 5 + 1);

@@ -42,7 +42,9 @@ use crate::workflow::recorder::{Epilogue, Observer, Recorder};
 use crate::workflow::run::RunState;
 use crate::workflow::session::{self, CutOff, IsDead, Wanted};
 use crate::workflow::status::RunStatus;
-use crate::workflow::store::{Access, Retention, Store, StoreError, View, hash_of_definition};
+use crate::workflow::store::{
+    Access, Compacted, Options, Retention, Store, StoreError, View, compact_if_due, hash_of_definition,
+};
 
 /// How far back a start looks for runs that were cut off.
 const LOOK_BACK: usize = 200;
@@ -412,13 +414,29 @@ impl Launcher {
         let is_dead = self.is_dead();
         let is_live =
             move |run: &crate::workflow::run::Run| session::open_session(run).is_some_and(|s| !is_dead(s.by.process));
-        let pruned =
-            blocking(move || store.prune(Retention { keep: KEEP, min_runs: runs::LEAST_RUNS }, false, is_live)).await;
+        let state = self.worker.places.state.clone();
+        let pruned = blocking(move || {
+            let report = store.prune(Retention { keep: KEEP, min_runs: runs::LEAST_RUNS }, false, is_live)?;
+            let compacted = match state {
+                Ok(state) => compact_if_due(&state, &Options::default())?,
+                Err(_) => None,
+            };
+            Ok::<_, StoreError>((report, compacted))
+        })
+        .await;
         match pruned {
-            Ok(Ok(report)) if report.runs.is_empty() => {}
-            Ok(Ok(report)) => tracing::info!(runs = report.runs.len(), "removed old runs"),
-            Ok(Err(error)) => tracing::warn!(code = %error.code(), "cannot remove old runs: {error}"),
-            Err(failed) => tracing::warn!("cannot remove old runs: {}", failed.message),
+            Ok(Ok((report, compacted))) => {
+                if !report.runs.is_empty() {
+                    tracing::info!(runs = report.runs.len(), "removed old runs");
+                }
+                if let Some(Compacted { before, after, .. }) = compacted {
+                    tracing::info!(before, after, "compacted the store");
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(code = %error.code(), "cannot remove old runs or compact the store: {error}");
+            }
+            Err(failed) => tracing::warn!("cannot remove old runs or compact the store: {}", failed.message),
         }
     }
 

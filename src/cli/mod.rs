@@ -18,6 +18,7 @@ pub mod runs;
 pub mod runs_list;
 pub mod runs_show;
 pub mod services;
+pub mod store;
 pub mod summary;
 pub mod time;
 pub mod uids;
@@ -66,6 +67,9 @@ enum Command {
     /// Errors in a row: list, reset
     #[command(subcommand)]
     Counters(counters::CountersCommand),
+    /// The store itself: verify, export, import, compact
+    #[command(subcommand)]
+    Store(store::StoreCommand),
     /// What an error code means and what to do about it
     Explain(explain::ExplainArgs),
     /// Completions for a shell, on stdout
@@ -115,6 +119,7 @@ impl Cli {
             Command::Uids(command) => uids::run(global, command),
             Command::ListServiceNames => old_names::list_service_names(global),
             Command::Counters(command) => counters::run(global, command),
+            Command::Store(command) => store::run(global, command),
             Command::Explain(args) => printed(|out, err| explain::run(args, out, err)),
             Command::Completions { shell } => {
                 let mut text = Vec::new();

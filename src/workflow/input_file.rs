@@ -72,9 +72,13 @@ pub fn open_lock(path: &Path) -> io::Result<File> {
     let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(flags);
-    let file = options.open(path).map_err(|error| match error.raw_os_error() {
-        Some(libc::ELOOP) => refused("it is a symbolic link: find out whose, then remove it"),
-        Some(_) | None => error,
+    let file = options.open(path).or_else(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => Err(refused("it is a symbolic link: find out whose, then remove it")),
+        // A lock needs no right to write, and a store on a disk that has become read-only can still be read.
+        Some(libc::EACCES | libc::EROFS) => {
+            OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|_| error)
+        }
+        Some(_) | None => Err(error),
     })?;
     let about = file.metadata()?;
     if !about.is_file() {

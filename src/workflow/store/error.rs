@@ -27,6 +27,8 @@ pub const CLOSED: Code = Code(76);
 pub const MISSING: Code = Code(77);
 /// `mt` asked the store for what it must not do: a bug.
 pub const MISUSED: Code = Code(78);
+/// The store was not replaced.
+pub const NOT_IMPORTED: Code = Code(79);
 
 /// What `mt explain` says about the codes above.
 pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
@@ -50,8 +52,9 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         "the store is damaged",
         "It opened empty, older than what was safely written, or not at all. It was left exactly as it is.\n\
          Until it is replaced every run is unrecorded and exits 21: tokens are pushed all the same.\n\
-         `mt store import FILE` builds a fresh store from an export; `mt store import --empty` starts an empty one.\n\
-         Both keep the damaged one as `store.damaged-<time>`.",
+         `mt store verify` says what is lost. `mt store export FILE` saves what can be read, even where the store cannot be\n\
+         opened. `mt store import FILE` builds a fresh store from that file or from an older one; `mt store import --empty`\n\
+         starts an empty one. Both keep the damaged one as `store.damaged-<time>`.",
     ),
     (
         NEWER,
@@ -87,6 +90,14 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         "mt asked the store for what it must not do",
         "The store refused a change that would have made a run's history inconsistent. Nothing was written.\n\
          This is a mistake in `mt`: please report it with the log.",
+    ),
+    (
+        NOT_IMPORTED,
+        "the store was not replaced",
+        "The file is no whole export of a store, or the store in place is whole and holds runs. Nothing was changed.\n\
+         An export ends with a line that says how many records there are; without it the file was cut off, and\n\
+         `mt store import --partial FILE` takes what is there. `--replace` puts a whole store aside, as\n\
+         `store.replaced-<time>`.",
     ),
 ];
 
@@ -152,7 +163,7 @@ pub enum StoreError {
         what: String,
     },
     /// The store is not what was written. It was left as it is.
-    #[error("the store {} is damaged: {what}; it was left as it is: replace it with `mt store import FILE` or `mt store import --empty`", path.display())]
+    #[error("the store {} is damaged: {what}; it was left as it is: save what is left with `mt store export FILE`, then `mt store import FILE`, or start anew with `mt store import --empty`", path.display())]
     Damaged {
         /// The store.
         path: PathBuf,
@@ -290,7 +301,10 @@ impl StoreError {
             | sled::Error::Unsupported(_)
             | sled::Error::ReportableBug(_)
             | sled::Error::Corruption { .. }) => {
-                Self::damaged(path, format!("cannot {doing} it: {}", other.to_string().trim()))
+                // sled puts a backtrace behind its words, which is empty unless it was built for it.
+                let words = other.to_string();
+                let words = words.split("backtrace").next().unwrap_or_default().trim();
+                Self::damaged(path, format!("cannot {doing} it: {words}"))
             }
         }
     }
@@ -323,7 +337,7 @@ mod tests {
     fn every_code_is_explained_once_and_lies_in_the_range_of_the_store() {
         let mut codes: Vec<u16> = EXPLANATIONS.iter().map(|(code, ..)| code.0).collect();
         codes.dedup();
-        assert_eq!(codes, (70..=78).collect::<Vec<_>>());
+        assert_eq!(codes, (70..=79).collect::<Vec<_>>());
     }
 
     #[test]

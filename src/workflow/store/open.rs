@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,12 +14,15 @@ use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 use ulid::Ulid;
 
+use super::caught::caught;
 use super::error::{HolderState, StoreError};
+use super::fresh;
 use super::handle::Access;
 use super::keys::{self, TREES, Tree};
 use super::overlay::Overlay;
 use super::record;
 use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer, sync_directory};
+use super::sled_log::begins_well;
 use super::state_dir::{StateDir, make_directory};
 use super::view::{Base, View};
 use crate::crash_point::{CrashPoint, pass};
@@ -57,8 +60,14 @@ impl std::fmt::Debug for Opened {
 }
 
 impl Opened {
+    /// [`Opened::open`], for which a panic of sled is a damage like any other.
+    pub(super) fn open_caught(state: &StateDir, access: Access, min_free: u64) -> Result<Option<Self>, StoreError> {
+        caught(|| Self::open(state, access, min_free))
+            .unwrap_or_else(|why| Err(StoreError::damaged(&state.store(), format!("sled gave up: {why}"))))
+    }
+
     /// Opens the store, or makes it if there is none; `Ok(None)`: there is none, and it was only to be read.
-    pub(super) fn open(state: &StateDir, access: Access, min_free: u64) -> Result<Option<Self>, StoreError> {
+    fn open(state: &StateDir, access: Access, min_free: u64) -> Result<Option<Self>, StoreError> {
         let path = state.store();
         check_free_space(&path, state.path(), min_free)?;
         let sidecar = Sidecar::read(&state.sidecar(), &path)?;
@@ -76,7 +85,7 @@ impl Opened {
                 ));
             }
             (None, false) if access == Access::ReadOnly => return Ok(None),
-            (None, false) => create(state)?,
+            (None, false) => fresh::create(state)?,
             (None | Some(_), true) => {}
         }
         if is_suspicious(&path, sidecar.as_ref())? {
@@ -88,7 +97,9 @@ impl Opened {
         let sidecar = match sidecar {
             Some(sidecar) => sidecar,
             None => {
-                let sidecar = Sidecar { format: FORMAT, store_id, checkpoint: sequence, log_bytes: files.log_bytes()? };
+                let log_bytes = files.log_bytes()?;
+                let sidecar =
+                    Sidecar { format: FORMAT, store_id, checkpoint: sequence, log_bytes, fresh_bytes: log_bytes };
                 if access == Access::ReadWrite {
                     sidecar.write(&state.sidecar())?;
                 }
@@ -96,6 +107,11 @@ impl Opened {
             }
         };
         Ok(Some(Self { trees, db, files, path, sidecar_path: state.sidecar(), sidecar, sequence, access, min_free }))
+    }
+
+    /// Its id, and how many group commits it has seen.
+    pub(super) fn identity(&self) -> (Ulid, u64) {
+        (self.sidecar.store_id, self.sequence)
     }
 
     pub(super) fn base(&self) -> Base<'_> {
@@ -128,9 +144,11 @@ impl Opened {
             }
             self.db.flush().map(|_| ())
         };
-        match catch_unwind(AssertUnwindSafe(write)) {
+        match caught(write) {
             Ok(result) => result.map_err(|e| StoreError::sled("write", &self.path, e))?,
-            Err(_) => return Err(StoreError::damaged(&self.path, "sled panicked while writing it")),
+            Err(why) => {
+                return Err(StoreError::damaged(&self.path, format!("sled gave up writing it: {why}")));
+            }
         }
         self.files.sync()?;
         pass(CrashPoint::StoreCommitAfter);
@@ -154,33 +172,6 @@ impl Opened {
         }
         Ok(())
     }
-}
-
-/// Makes an empty store beside its place, whole and durable, and moves it there: a kill leaves a whole store or none.
-fn create(state: &StateDir) -> Result<(), StoreError> {
-    let (new, path) = (state.new_store(), state.store());
-    if new.exists() {
-        fs::remove_dir_all(&new).map_err(|e| StoreError::io("remove what is left of an earlier", &new, e))?;
-    }
-    make_directory(&new, false)?;
-    let store_id = Ulid::new();
-    {
-        let (db, trees) = open_sled(&new, true)?;
-        let meta = &trees[Tree::Meta as usize];
-        let mut batch = sled::Batch::default();
-        batch.insert(keys::STORE_ID, record::encode(Tree::Meta, keys::STORE_ID, &store_id)?);
-        batch.insert(keys::SEQUENCE, record::encode(Tree::Meta, keys::SEQUENCE, &0_u64)?);
-        meta.apply_batch(batch).map_err(|e| StoreError::sled("write", &new, e))?;
-        db.flush().map_err(|e| StoreError::sled("write", &new, e))?;
-    }
-    sync_tree(&new).map_err(|e| StoreError::io("sync", &new, e))?;
-    // An empty `store/` may stand there; renaming replaces it.
-    pass(CrashPoint::StoreMadeBefore);
-    fs::rename(&new, &path).map_err(|e| StoreError::io("make", &path, e))?;
-    pass(CrashPoint::StoreMadeAfter);
-    sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
-    let log_bytes = DataFiles::of(&path)?.log_bytes()?;
-    Sidecar { format: FORMAT, store_id, checkpoint: 0, log_bytes }.write(&state.sidecar())
 }
 
 /// Is the store the one the sidecar speaks of, and not older? Gives its sequence and id.
@@ -211,6 +202,8 @@ fn is_suspicious(path: &Path, sidecar: Option<&Sidecar>) -> Result<bool, StoreEr
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(e) => return Err(StoreError::io("look at", &log, e)),
         Ok(meta) if meta.len() < sidecar.log_bytes => return Ok(true),
+        // sled takes such segments for free ones, and writes over them.
+        Ok(_) if !begins_well(&log).map_err(|e| StoreError::io("read", &log, e))? => return Ok(true),
         Ok(_) => {}
     }
     for entry in fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))? {
@@ -234,16 +227,25 @@ fn try_a_copy(state: &StateDir, sidecar: Option<&Sidecar>, min_free: u64) -> Res
     remove()?;
     make_directory(&copy, false)?;
     copy_tree(&path, &copy).map_err(|e| StoreError::io("copy the store to", &copy, e))?;
-    let checked = open_sled(&copy, false).and_then(|(_db, trees)| identify(&copy, &trees, sidecar));
+    let checked = open_sled(&copy, false).and_then(|(_db, trees)| {
+        identify(&copy, &trees, sidecar)?;
+        read_all(&copy, &trees)
+    });
     remove()?;
-    checked.map(|_| ()).map_err(|error| match error {
+    checked.map_err(|error| match error {
         // The copy is gone: the message speaks of the store.
         StoreError::Damaged { what, .. } => StoreError::damaged(&path, what),
         other => other,
     })
 }
 
-fn size_of(directory: &Path) -> io::Result<u64> {
+/// Can every record be reached? A damage can leave a store that opens, and shows only when a part of it is needed.
+fn read_all(path: &Path, trees: &[sled::Tree; TREES]) -> Result<(), StoreError> {
+    let view = View::new(Some(Base { trees, path }), None, path);
+    Tree::ALL.iter().try_for_each(|tree| view.scan_after(*tree, None, &mut |_, _| Ok(ControlFlow::Continue(()))))
+}
+
+pub(super) fn size_of(directory: &Path) -> io::Result<u64> {
     fs::read_dir(directory)?.try_fold(0, |sum, entry| {
         let entry = entry?;
         Ok(sum + if entry.file_type()?.is_dir() { size_of(&entry.path())? } else { entry.metadata()?.len() })
@@ -264,24 +266,11 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Syncs every file and directory in a directory.
-fn sync_tree(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            sync_tree(&entry.path())?;
-        } else {
-            File::open(entry.path())?.sync_all()?;
-        }
-    }
-    sync_directory(path)
-}
-
-fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), StoreError> {
+pub(super) fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), StoreError> {
     remove_unfinished_snapshots(path)?;
     let since = Instant::now();
     loop {
-        let attempt = catch_unwind(AssertUnwindSafe(|| -> Result<_, sled::Error> {
+        let attempt = caught(|| -> Result<_, sled::Error> {
             let db = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None).open()?;
             let names: HashSet<Vec<u8>> = db.tree_names().into_iter().map(|name| name.to_vec()).collect();
             if !new && let Some(missing) = Tree::ALL.iter().find(|tree| !names.contains(tree.as_str().as_bytes())) {
@@ -293,7 +282,7 @@ fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), 
             }
             let trees = trees.try_into().map_err(|_| sled::Error::Unsupported("a tree is missing".to_owned()))?;
             Ok(Ok((db, trees)))
-        }));
+        });
         match attempt {
             Ok(Ok(Ok(opened))) => return Ok(opened),
             Ok(Ok(Err(what))) => return Err(StoreError::damaged(path, what)),
@@ -314,7 +303,9 @@ fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), 
                 return Err(StoreError::damaged(path, format!("sled cannot open it: {e}")));
             }
             Ok(Err(e)) => return Err(StoreError::sled("open", path, e)),
-            Err(_) => return Err(StoreError::damaged(path, "sled panicked while opening it")),
+            Err(why) => {
+                return Err(StoreError::damaged(path, format!("sled gave up opening it: {why}")));
+            }
         }
     }
 }
@@ -329,7 +320,7 @@ impl StateDir {
     }
 }
 
-fn check_free_space(store: &Path, disk: &Path, needed: u64) -> Result<(), StoreError> {
+pub(super) fn check_free_space(store: &Path, disk: &Path, needed: u64) -> Result<(), StoreError> {
     let stat = statvfs(disk).map_err(|errno| StoreError::io("look at the disk of", disk, errno.into()))?;
     let free = stat.blocks_available().saturating_mul(stat.fragment_size());
     if free < needed {

@@ -35,6 +35,9 @@ pub(super) struct Sidecar {
     /// How long sled's log was then. A shorter one is looked at with suspicion: sled does shorten it, but seldom.
     #[serde(default)]
     pub(super) log_bytes: u64,
+    /// How long the log was when the store had just been made or copied.
+    #[serde(default)]
+    pub(super) fresh_bytes: u64,
 }
 
 /// The part that every format has.
@@ -96,7 +99,7 @@ mod tests {
         let tmp = tempfile::tempdir().unwrap();
         let (path, store) = (tmp.path().join("store.json"), tmp.path().join("store"));
         assert_eq!(Sidecar::read(&path, &store).unwrap(), None);
-        let sidecar = Sidecar { format: FORMAT, store_id: Ulid::new(), checkpoint: 7, log_bytes: 8 };
+        let sidecar = Sidecar { format: FORMAT, store_id: Ulid::new(), checkpoint: 7, log_bytes: 8, fresh_bytes: 9 };
         sidecar.write(&path).unwrap();
         assert_eq!(Sidecar::read(&path, &store).unwrap(), Some(sidecar));
         fs::write(&path, r#"{"format":99,"shape":"unknown"}"#).unwrap();

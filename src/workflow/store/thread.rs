@@ -1,11 +1,11 @@
 //! The one thread that touches sled.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
+use super::caught::caught;
 use super::error::StoreError;
 use super::handle::{Access, Counts, Options};
 use super::lock::{Line, Turn};
@@ -175,8 +175,7 @@ impl Worker {
             return Err(error.clone());
         }
         let turn = self.line.turn(self.options.patience)?;
-        let opened = catch_unwind(AssertUnwindSafe(|| Opened::open(&self.state, self.access, self.options.min_free)))
-            .unwrap_or_else(|_| Err(StoreError::damaged(&self.state.store(), "opening it panicked")));
+        let opened = Opened::open_caught(&self.state, self.access, self.options.min_free);
         match opened {
             Ok(opened) => {
                 self.counts.turns.fetch_add(1, Ordering::Relaxed);
@@ -219,7 +218,7 @@ impl Worker {
     fn drop_store(&mut self) {
         if let Some(holding) = self.holding.take() {
             // sled writes what it has left when it is dropped.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(holding)));
+            let _ = caught(|| drop(holding));
         }
     }
 
@@ -230,7 +229,7 @@ impl Worker {
         let Some(holding) = self.holding.take() else { return };
         let (done, dropped) = mpsc::sync_channel(1);
         let thread = std::thread::Builder::new().name("mt-store-drop".to_owned()).spawn(move || {
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(holding)));
+            let _ = caught(|| drop(holding));
             let _ = done.send(());
         });
         if thread.is_err() || dropped.recv_timeout(DROP_WITHIN).is_err() {

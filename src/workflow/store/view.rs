@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -10,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
+use super::caught::caught;
 use super::error::StoreError;
 use super::keys::{self, Shelf, TREES, Tree};
 use super::overlay::Overlay;
@@ -37,9 +37,9 @@ pub(super) struct Base<'a> {
 
 impl Base<'_> {
     fn guarded<T>(&self, work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, StoreError> {
-        match catch_unwind(AssertUnwindSafe(work)) {
+        match caught(work) {
             Ok(result) => result.map_err(|e| StoreError::sled("read", self.path, e)),
-            Err(_) => Err(StoreError::damaged(self.path, "sled panicked while reading it")),
+            Err(why) => Err(StoreError::damaged(self.path, format!("sled gave up reading it: {why}"))),
         }
     }
 

@@ -1,0 +1,299 @@
+//! `mt store verify | export | import | compact`: what an operator does with the store itself.
+
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::error::{Failed, codes};
+use super::exit::ExitCode;
+use super::output::{self, Cell, OutputFormat, Paint, SCHEMA_VERSION, Style};
+use super::runs::{self, of_store};
+use crate::acting::site::{Global, Site};
+use crate::acting::{uid_book, uids};
+use crate::guardian;
+use crate::workflow::store::{
+    self, Access, DAMAGED, ExportError, Exported, From, ImportError, ImportOrder, Imported, Options, StateDir, Store,
+    Verification,
+};
+
+/// So many damaged runs are listed one by one in a table; JSON has them all.
+const LISTED: usize = 20;
+
+/// `mt store …`
+#[derive(Clone, Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Look at every record: is the store whole? Changes nothing; exits 21 if it is not
+    Verify,
+    /// Write every record as a line of JSON: the backup, and what can be read of a damaged store
+    Export {
+        /// The file, or - for stdout
+        file: PathBuf,
+    },
+    /// Build a fresh store from an export; a damaged one is put aside as store.damaged-TIME
+    Import(ImportArgs),
+    /// Copy the store into a fresh one, which is smaller; done without being asked when it is worth it
+    Compact,
+}
+
+/// `mt store import`
+#[derive(Clone, Debug, Args)]
+pub struct ImportArgs {
+    /// A file made by `mt store export`
+    #[arg(required_unless_present = "empty", conflicts_with = "empty")]
+    file: Option<PathBuf>,
+    /// Begin with an empty store; the UIDs of uids.json are taken over
+    #[arg(long)]
+    empty: bool,
+    /// Take what there is of a file that was cut off
+    #[arg(long, conflicts_with = "empty")]
+    partial: bool,
+    /// Put the present store aside even if it is whole, as store.replaced-TIME
+    #[arg(long)]
+    replace: bool,
+}
+
+/// Dispatches `mt store …`.
+pub fn run(global: &Global, command: &StoreCommand) -> Result<ExitCode, Failed> {
+    let path = Site::state_dir(global).map_err(|e| super::of_config(&e))?;
+    guardian::refuse_root(&path).map_err(|e| Failed::new(e.code(), e.to_string()))?;
+    // A fresh store may be imported into a directory that does not exist yet, on another host.
+    let state = match command {
+        StoreCommand::Import(_) => StateDir::create(path),
+        StoreCommand::Verify | StoreCommand::Export { .. } | StoreCommand::Compact => StateDir::existing(path),
+    };
+    let state = state.map_err(|e| of_store(&e))?;
+    match command {
+        StoreCommand::Verify => verify(&state, global.output),
+        StoreCommand::Export { file } => export(&state, file),
+        StoreCommand::Import(args) => import(&state, args),
+        StoreCommand::Compact => compact(&state),
+    }
+}
+
+fn verify(state: &StateDir, format: OutputFormat) -> Result<ExitCode, Failed> {
+    let found = store::verify(state, &Options::default()).map_err(|e| of_store(&e))?;
+    runs::print(&match format {
+        OutputFormat::Table => table(&found, &Style::stdout()),
+        OutputFormat::Json => output::json(&as_json(&found)),
+        OutputFormat::Ndjson => output::json_line(&as_json(&found)),
+    })?;
+    Ok(if found.is_whole() { ExitCode::Success } else { ExitCode::StoreUnusable })
+}
+
+fn as_json(found: &Verification) -> serde_json::Value {
+    let trees = found.trees.iter().map(
+        |t| json!({ "tree": t.tree.as_str(), "records": t.records, "unreadable": t.unreadable, "bytes": t.bytes }),
+    );
+    let damaged = found.damaged_runs.iter().map(|(run, what)| json!({ "run": run, "what": what }));
+    json!({
+        "schema_version": SCHEMA_VERSION,
+        "store": found.path,
+        "whole": found.is_whole(),
+        "usable": found.unusable.is_none(),
+        "why": found.unusable.as_ref().map(|e| json!({ "code": e.code().to_string(), "message": e.to_string() })),
+        "trees": trees.collect::<Vec<_>>(),
+        "runs": { "whole": found.whole_runs, "damaged": damaged.collect::<Vec<_>>() },
+        "trouble": found.trouble,
+        "bytes_on_disk": found.bytes_on_disk,
+    })
+}
+
+fn table(found: &Verification, style: &Style) -> String {
+    let mut text = String::new();
+    let mut say = |line: String| text.push_str(&(output::clean(&line).into_owned() + "\n"));
+    match (&found.unusable, found.is_whole()) {
+        (None, true) => say(format!("the store {} is whole", found.path.display())),
+        (None, false) => say(format!("the store {} can be used, but is not whole", found.path.display())),
+        (Some(why), _) => {
+            say(format!("{why} [{}]", why.code()));
+            say("what can be read without opening it:".to_owned());
+        }
+    }
+    let rows = found.trees.iter().map(|tree| {
+        let paint = if tree.unreadable > 0 { Paint::Bad } else { Paint::Plain };
+        vec![
+            Cell::plain(tree.tree.as_str()),
+            Cell::plain(tree.records.to_string()),
+            Cell::new(tree.unreadable.to_string(), paint),
+            Cell::plain(size(tree.bytes)),
+        ]
+    });
+    text.push_str(&output::table(&["TREE", "RECORDS", "UNREADABLE", "SIZE"], rows.collect(), style));
+    let mut say = |line: String| text.push_str(&(output::clean(&line).into_owned() + "\n"));
+    let records: u64 = found.trees.iter().map(|tree| tree.bytes).sum();
+    say(format!("{} of records, {} on the disk", size(records), size(found.bytes_on_disk)));
+    say(format!("{} whole, {} not", plural(found.whole_runs, "run is", "runs are"), found.damaged_runs.len()));
+    for (run, what) in found.damaged_runs.iter().take(LISTED) {
+        say(format!("  {run}  {what}"));
+    }
+    if let Some(more @ 1..) = found.damaged_runs.len().checked_sub(LISTED) {
+        say(format!("  and {more} more: --output json lists them all"));
+    }
+    for what in &found.trouble {
+        say(format!("  {what}"));
+    }
+    match (found.is_whole(), found.unusable.is_some()) {
+        (true, _) => {}
+        (false, true) => {
+            say("next: mt store export FILE; then mt store import FILE, which mends what can be mended".to_owned())
+        }
+        (false, false) => {
+            say("next: mt store export FILE; then mt store import --replace FILE, which mends what can be mended"
+                .to_owned());
+        }
+    }
+    text
+}
+
+fn export(state: &StateDir, file: &Path) -> Result<ExitCode, Failed> {
+    let exported = if file == Path::new("-") {
+        let mut begun = false;
+        let stdout = || {
+            if std::mem::replace(&mut begun, true) {
+                return Err(io::Error::other("the store broke in the middle of it; export to a file"));
+            }
+            Ok(BufWriter::new(io::stdout().lock()))
+        };
+        store::export(state, &Options::default(), stdout).map(|(exported, _)| exported)
+    } else {
+        export_to(state, file)
+    };
+    let exported = exported.map_err(|e| of_export(&e))?;
+    output::write_err(&told(&exported, file));
+    Ok(if exported.missing.is_empty() && exported.salvaged.is_none() {
+        ExitCode::Success
+    } else {
+        ExitCode::StoreUnusable
+    })
+}
+
+/// The file is there whole and durable, or as it was before.
+fn export_to(state: &StateDir, file: &Path) -> Result<Exported, ExportError> {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let new = file.with_file_name(name);
+    let begin = || -> io::Result<BufWriter<File>> {
+        match fs::remove_file(&new) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            Ok(()) | Err(_) => {}
+        }
+        let flags = libc::O_NOFOLLOW;
+        OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(&new).map(BufWriter::new)
+    };
+    let finish = |mut written: BufWriter<File>| -> io::Result<()> {
+        written.flush()?;
+        written.get_ref().sync_all()?;
+        fs::rename(&new, file)?;
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()
+    };
+    let done = store::export(state, &Options::default(), begin)
+        .and_then(|(exported, written)| finish(written).map(|()| exported).map_err(ExportError::Write));
+    if done.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&new);
+    }
+    done
+}
+
+fn told(exported: &Exported, file: &Path) -> String {
+    let place = if file == Path::new("-") { String::new() } else { format!(" to {}", file.display()) };
+    let mut text = String::new();
+    if let Some(why) = &exported.salvaged {
+        let _infallible = writeln!(text, "warning[{DAMAGED}]: {why}; what can be read without opening it is exported");
+    }
+    let records = plural(exported.records, "record", "records");
+    let _infallible = writeln!(text, "exported {records}, {}{place}", plural(exported.runs, "run", "runs"));
+    for what in &exported.missing {
+        let _infallible = writeln!(text, "missing: {}", output::clean(what));
+    }
+    text
+}
+
+fn of_export(error: &ExportError) -> Failed {
+    match error {
+        ExportError::Store(error) => of_store(error),
+        ExportError::Write(_) => Failed::new(codes::UNEXPECTED, error.to_string()),
+    }
+}
+
+fn import(state: &StateDir, args: &ImportArgs) -> Result<ExitCode, Failed> {
+    let from = match &args.file {
+        Some(path) => From::File { path: path.clone(), partial: args.partial },
+        None => From::Empty,
+    };
+    let beside = uids::read(&state.uids_json()).unwrap_or_else(|error| {
+        tracing::warn!("cannot read {}, its UIDs are not taken over: {error}", state.uids_json().display());
+        std::collections::BTreeMap::new()
+    });
+    let order = ImportOrder { from, uids: beside, replace: args.replace };
+    let imported = store::import(state, &order, &Options::default()).map_err(|e| of_import(&e))?;
+    let store = Store::open(state, Access::ReadOnly).map_err(|e| of_store(&e))?;
+    let all = store.read_blocking(|view| view.uids()).and_then(|all| all).map_err(|e| of_store(&e))?;
+    store.close();
+    uids::write(&state.uids_json(), &uid_book::plain(all))
+        .map_err(|e| Failed::new(codes::UNEXPECTED, format!("cannot write {}: {e}", state.uids_json().display())))?;
+    output::write_err(&told_of_import(&imported));
+    Ok(ExitCode::Success)
+}
+
+fn told_of_import(imported: &Imported) -> String {
+    let mut text = String::new();
+    let records = plural(imported.records, "record", "records");
+    let _infallible = writeln!(text, "imported {records}; the store has {}", plural(imported.runs, "run", "runs"));
+    if let Some(aside) = &imported.aside {
+        let _infallible = writeln!(text, "the store that was there is kept: {}", aside.display());
+    }
+    if imported.uids > 0 {
+        let uids = plural(imported.uids, "UID", "UIDs");
+        let _infallible = writeln!(text, "{uids} taken over from uids.json");
+    }
+    for (run, what) in &imported.mended {
+        let _infallible = writeln!(text, "run {run}: {}", output::clean(what));
+    }
+    for what in &imported.missing {
+        let _infallible = writeln!(text, "missing: {}", output::clean(what));
+    }
+    text
+}
+
+fn of_import(error: &ImportError) -> Failed {
+    match error {
+        ImportError::Store(error) => of_store(error),
+        ImportError::Read { .. }
+        | ImportError::Strange { .. }
+        | ImportError::Newer { .. }
+        | ImportError::CutOff { .. }
+        | ImportError::InUse { .. } => Failed::new(error.code(), error.to_string()),
+    }
+}
+
+fn compact(state: &StateDir) -> Result<ExitCode, Failed> {
+    let text = match store::compact(state, &Options::default()).map_err(|e| of_store(&e))? {
+        None => "there is no store yet\n".to_owned(),
+        Some(done) => format!(
+            "{} before, {} now, {}\n",
+            size(done.before),
+            size(done.after),
+            plural(done.records, "record", "records")
+        ),
+    };
+    output::write_err(&text);
+    Ok(ExitCode::Success)
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..1_000_000 => format!("{} kB", bytes.div_ceil(1_000)),
+        1_000_000.. => format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000),
+    }
+}
+
+fn plural(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}

@@ -1,0 +1,93 @@
+//! Copying the store into a fresh one: sled reuses the room of what was removed, and never gives it back.
+
+use std::fs;
+use std::io;
+use std::ops::ControlFlow;
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+
+use super::caught::caught;
+use super::error::StoreError;
+use super::fresh::{Fresh, sidecar_of};
+use super::handle::{Access, Options};
+use super::keys::{SEQUENCE, STORE_ID, Tree};
+use super::lock::Line;
+use super::open::{Opened, check_free_space, size_of};
+use super::sidecar::{Sidecar, sync_directory};
+use super::state_dir::StateDir;
+use super::view::View;
+
+/// A smaller log is never copied, in bytes.
+const WORTH_IT: u64 = 64 << 20;
+
+/// A log is copied when it has grown to so many times what it was when it was fresh.
+const GROWN: u64 = 3;
+
+/// What a compaction brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// What the store took on the disk, in bytes.
+    pub before: u64,
+    /// What it takes now.
+    pub after: u64,
+    /// Records in it.
+    pub records: usize,
+}
+
+/// Compacts the store if its log has become big and several times what it was when it was fresh. Cheap if not.
+///
+/// # Errors
+/// As [`compact`].
+pub fn compact_if_due(state: &StateDir, options: &Options) -> Result<Option<Compacted>, StoreError> {
+    let Some(sidecar) = Sidecar::read(&state.sidecar(), &state.store())? else { return Ok(None) };
+    let log = state.store().join("db");
+    let length = fs::metadata(&log).map_err(|e| StoreError::io("look at", &log, e))?.len();
+    if length < WORTH_IT.max(GROWN.saturating_mul(sidecar.fresh_bytes)) {
+        return Ok(None);
+    }
+    compact(state, options)
+}
+
+/// Copies every record into a fresh store, which then takes the place of the present one, with its id and its count of group
+/// commits. Other processes wait meanwhile, and find the same records afterwards.
+///
+/// A kill leaves one store or the other, whole.
+///
+/// # Errors
+/// [`StoreError`]; the store is as it was then. `Ok(None)`: there is no store.
+pub fn compact(state: &StateDir, options: &Options) -> Result<Option<Compacted>, StoreError> {
+    let _turn = Line::new(state).turn(options.patience)?;
+    let Some(opened) = Opened::open_caught(state, Access::ReadWrite, options.min_free)? else { return Ok(None) };
+    let path = state.store();
+    let size = |of| size_of(of).map_err(|e| StoreError::io("look at", of, e));
+    let before = size(&path)?;
+    // The copy is not bigger than twice what is copied, and that is not bigger than the store.
+    check_free_space(&path, state.path(), options.min_free.saturating_add(2 * before))?;
+    let mut fresh = Fresh::begin(state, options.min_free)?;
+    let mut records = 0;
+    {
+        let view = View::new(Some(opened.base()), None, &path);
+        for tree in Tree::ALL.iter().copied() {
+            view.scan_after(tree, None, &mut |key, value| {
+                let own = tree == Tree::Meta && [STORE_ID, SEQUENCE].iter().any(|own| own.as_bytes() == key);
+                if !own {
+                    fresh.put(tree, key, value)?;
+                    records += 1;
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+    }
+    let (store_id, sequence) = opened.identity();
+    let new = fresh.finish(store_id, sequence)?;
+    // A panic now comes too late to matter: everything was copied.
+    let _ = caught(|| drop(opened));
+    // At once: there is no moment without a store, and the sidecar fits both.
+    renameat2(AT_FDCWD, &new, AT_FDCWD, &path, RenameFlags::RENAME_EXCHANGE)
+        .map_err(|errno| StoreError::io("exchange with its copy", &path, io::Error::from(errno)))?;
+    sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
+    sidecar_of(state, store_id, sequence)?.write(&state.sidecar())?;
+    // What stays after a kill here is removed by whoever makes the next store.
+    fs::remove_dir_all(&new).map_err(|e| StoreError::io("remove the copied", &new, e))?;
+    Ok(Some(Compacted { before, after: size(&path)?, records }))
+}

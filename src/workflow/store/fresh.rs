@@ -1,0 +1,137 @@
+//! A new store: made beside its place, whole and durable, and only then moved there.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use ulid::Ulid;
+
+use super::caught::caught;
+use super::error::StoreError;
+use super::keys::{self, TREES, Tree};
+use super::open::{check_free_space, open_sled};
+use super::record;
+use super::sidecar::{FORMAT, Sidecar, sync_directory};
+use super::state_dir::{StateDir, make_directory};
+use super::view::{Base, View};
+use crate::crash_point::{CrashPoint, pass};
+
+/// So much is handed to sled at once, in bytes.
+const BATCH: usize = 4 << 20;
+
+/// A store that is being filled. Dropped without [`Fresh::finish`] it stays where it is made, and the next one removes it.
+pub(super) struct Fresh {
+    trees: [sled::Tree; TREES],
+    db: sled::Db,
+    path: PathBuf,
+    batches: [sled::Batch; TREES],
+    waiting: usize,
+    min_free: u64,
+}
+
+impl Fresh {
+    /// Begins one in place of what is left of an earlier one. The caller has the turn.
+    pub(super) fn begin(state: &StateDir, min_free: u64) -> Result<Self, StoreError> {
+        let path = state.new_store();
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(|e| StoreError::io("remove what is left of an earlier", &path, e))?;
+        }
+        check_free_space(&path, state.path(), min_free)?;
+        make_directory(&path, false)?;
+        let (db, trees) = open_sled(&path, true)?;
+        Ok(Self { trees, db, path, batches: Default::default(), waiting: 0, min_free })
+    }
+
+    /// Puts a record as it lies in a store. A later one of the same key wins.
+    pub(super) fn put(&mut self, tree: Tree, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.batches[tree as usize].insert(key, value);
+        self.grown(key.len() + value.len())
+    }
+
+    pub(super) fn remove(&mut self, tree: Tree, key: &[u8]) -> Result<(), StoreError> {
+        self.batches[tree as usize].remove(key);
+        self.grown(key.len())
+    }
+
+    fn grown(&mut self, by: usize) -> Result<(), StoreError> {
+        self.waiting += by;
+        if self.waiting >= BATCH { self.write() } else { Ok(()) }
+    }
+
+    /// Hands over what waits; [`Fresh::view`] sees it then.
+    pub(super) fn write(&mut self) -> Result<(), StoreError> {
+        check_free_space(&self.path, &self.path, self.min_free.saturating_add(4 * self.waiting as u64))?;
+        for (tree, batch) in self.trees.iter().zip(&mut self.batches) {
+            guarded(&self.path, || tree.apply_batch(std::mem::take(batch)))?;
+        }
+        self.waiting = 0;
+        Ok(())
+    }
+
+    /// What was written so far.
+    pub(super) fn view(&self) -> View<'_> {
+        View::new(Some(Base { trees: &self.trees, path: &self.path }), None, &self.path)
+    }
+
+    /// Makes it whole and durable, and says where it is.
+    pub(super) fn finish(mut self, store_id: Ulid, sequence: u64) -> Result<PathBuf, StoreError> {
+        self.put(Tree::Meta, keys::STORE_ID.as_bytes(), &record::encode(Tree::Meta, keys::STORE_ID, &store_id)?)?;
+        self.put(Tree::Meta, keys::SEQUENCE.as_bytes(), &record::encode(Tree::Meta, keys::SEQUENCE, &sequence)?)?;
+        self.write()?;
+        let Self { trees, db, path, .. } = self;
+        guarded(&path, || {
+            db.flush()?;
+            // In this order: sled writes what it has left with the last of them.
+            drop(trees);
+            drop(db);
+            Ok(())
+        })?;
+        sync_tree(&path).map_err(|e| StoreError::io("sync", &path, e))?;
+        Ok(path)
+    }
+}
+
+fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, StoreError> {
+    caught(work)
+        .map_err(|why| StoreError::damaged(path, format!("sled gave up writing it: {why}")))?
+        .map_err(|e| StoreError::sled("write", path, e))
+}
+
+/// Makes an empty store. A kill leaves a whole store or none.
+pub(super) fn create(state: &StateDir) -> Result<(), StoreError> {
+    let store_id = Ulid::new();
+    // Whoever opens it has seen that there is room.
+    let new = Fresh::begin(state, 0)?.finish(store_id, 0)?;
+    put_in_place(state, &new, store_id, 0)
+}
+
+/// Moves a whole store to its place, where nothing or an empty directory is, and writes its sidecar.
+pub(super) fn put_in_place(state: &StateDir, new: &Path, store_id: Ulid, sequence: u64) -> Result<(), StoreError> {
+    let path = state.store();
+    // An empty `store/` may stand there; renaming replaces it.
+    pass(CrashPoint::StoreMadeBefore);
+    fs::rename(new, &path).map_err(|e| StoreError::io("make", &path, e))?;
+    pass(CrashPoint::StoreMadeAfter);
+    sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
+    sidecar_of(state, store_id, sequence)?.write(&state.sidecar())
+}
+
+/// The sidecar of a store that has just been made.
+pub(super) fn sidecar_of(state: &StateDir, store_id: Ulid, sequence: u64) -> Result<Sidecar, StoreError> {
+    let log = state.store().join("db");
+    let log_bytes = fs::metadata(&log).map_err(|e| StoreError::io("look at", &log, e))?.len();
+    Ok(Sidecar { format: FORMAT, store_id, checkpoint: sequence, log_bytes, fresh_bytes: log_bytes })
+}
+
+/// Syncs every file and directory in a directory.
+fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            File::open(entry.path())?.sync_all()?;
+        }
+    }
+    sync_directory(path)
+}

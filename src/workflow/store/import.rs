@@ -1,0 +1,319 @@
+//! A fresh store from an export, or an empty one. What was there before is put aside, never removed.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use ulid::Ulid;
+
+use super::caught::caught;
+use super::check::{self, Remedy};
+use super::error::{NOT_IMPORTED, StoreError};
+use super::export::{EndLine, Header};
+use super::fresh::{Fresh, put_in_place};
+use super::handle::{Access, Options};
+use super::keys::{self, Tree};
+use super::lock::Line as TurnLine;
+use super::open::Opened;
+use super::record;
+use super::sidecar::{FORMAT, sync_directory};
+use super::state_dir::StateDir;
+use super::view::{KnownUid, View};
+use crate::workflow::code::Code;
+use crate::workflow::id::RunId;
+
+/// What the fresh store gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The records of an export.
+    File {
+        /// The export.
+        path: PathBuf,
+        /// Take what there is of a file that was cut off.
+        partial: bool,
+    },
+    /// Nothing.
+    Empty,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub struct ImportOrder {
+    /// What the fresh store gets.
+    pub from: From,
+    /// UIDs that were recorded beside the store. They win: they are written with every change, when the store cannot be
+    /// used too.
+    pub uids: BTreeMap<String, u32>,
+    /// Put a store aside that is whole and not empty.
+    pub replace: bool,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// Records, those of the file.
+    pub records: usize,
+    /// Runs that the store has now.
+    pub runs: usize,
+    /// Where the store is that was there before.
+    pub aside: Option<PathBuf>,
+    /// Runs that were not whole, what was wrong with them, and what became of them.
+    pub mended: Vec<(RunId, String)>,
+    /// What the export lacks, in its own words.
+    pub missing: Vec<String>,
+    /// UIDs taken from beside the store that the export did not have so.
+    pub uids: usize,
+}
+
+/// Why no fresh store was made. What was there before is there still.
+#[derive(Debug, thiserror::Error)]
+pub enum ImportError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The export.
+    #[error("cannot read the export {}: {source}", path.display())]
+    Read {
+        /// The export.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something else than an export.
+    #[error("cannot import {}: line {line} is not what an export has there: {why}", path.display())]
+    Strange {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+        /// What is wrong.
+        why: String,
+    },
+    /// A newer `mt` wrote it.
+    #[error("cannot import {}: a newer mt gave it format {format}, this one knows {FORMAT}; install that version of mt here too", path.display())]
+    Newer {
+        /// The export.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+    },
+    /// Its end is missing.
+    #[error("cannot import {}: it was cut off after {records} records; take another, or what there is with --partial", path.display())]
+    CutOff {
+        /// The export.
+        path: PathBuf,
+        /// How many there are.
+        records: usize,
+    },
+    /// The store in place is whole.
+    #[error("the store {} is whole and holds {runs} runs and {uids} UIDs: it is not replaced; --replace puts it aside and does it", path.display())]
+    InUse {
+        /// The store.
+        path: PathBuf,
+        /// Its runs.
+        runs: usize,
+        /// Its UIDs.
+        uids: usize,
+    },
+}
+
+impl ImportError {
+    /// What `mt explain` knows about it.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Store(error) => error.code(),
+            Self::Read { .. } | Self::Strange { .. } | Self::CutOff { .. } | Self::InUse { .. } => NOT_IMPORTED,
+            Self::Newer { .. } => super::error::NEWER,
+        }
+    }
+}
+
+/// Makes the fresh store, puts the present one aside and the fresh one in its place. Holds the store all the time: runs that
+/// begin meanwhile wait, or go on unrecorded if it takes too long.
+///
+/// A kill leaves the present store, or a state that says it is damaged and is mended by importing again.
+///
+/// # Errors
+/// [`ImportError`]; nothing was changed then.
+pub fn import(state: &StateDir, order: &ImportOrder, options: &Options) -> Result<Imported, ImportError> {
+    let _turn = TurnLine::new(state).turn(options.patience)?;
+    let why_aside = present(state, order.replace, options)?;
+    let mut fresh = Fresh::begin(state, options.min_free)?;
+    let mut imported = Imported::default();
+    let mut sequence = 0;
+    if let From::File { path, partial } = &order.from {
+        sequence = read(path, *partial, &mut fresh, &mut imported)?;
+    }
+    mend(&mut fresh, &mut imported)?;
+    let now = Timestamp::now();
+    for (account, uid) in &order.uids {
+        let known = fresh.view().uid(account);
+        if known.ok().flatten().is_some_and(|known| known.uid == *uid) {
+            continue;
+        }
+        let value = record::encode(Tree::Uids, account, &KnownUid { uid: *uid, recorded_at: now })?;
+        fresh.put(Tree::Uids, account.as_bytes(), &value)?;
+        imported.uids += 1;
+    }
+    let store_id = Ulid::new();
+    let new = fresh.finish(store_id, sequence)?;
+    if let Some(why) = why_aside {
+        imported.aside = put_aside(state, why, now)?;
+    }
+    put_in_place(state, &new, store_id, sequence)?;
+    Ok(imported)
+}
+
+/// What the present store is put aside as; `None`: there is none.
+fn present(state: &StateDir, replace: bool, options: &Options) -> Result<Option<&'static str>, ImportError> {
+    match Opened::open_caught(state, Access::ReadOnly, options.min_free) {
+        Ok(None) => Ok(None),
+        Ok(Some(opened)) => {
+            let path = state.store();
+            let view = View::new(Some(opened.base()), None, &path);
+            let held = view.newest_runs(usize::MAX).and_then(|runs| Ok((runs.len(), view.uids()?.len())));
+            // A store that panics now has shown what it holds, or that it is damaged.
+            let _ = caught(|| drop(opened));
+            match held {
+                Ok((0, 0)) => Ok(Some("replaced")),
+                Ok(_) if replace => Ok(Some("replaced")),
+                Ok((runs, uids)) => Err(ImportError::InUse { path, runs, uids }),
+                Err(StoreError::Damaged { .. }) => Ok(Some("damaged")),
+                Err(other) => Err(other.into()),
+            }
+        }
+        Err(StoreError::Damaged { .. }) => Ok(Some("damaged")),
+        Err(StoreError::Newer { .. }) if replace => Ok(Some("replaced")),
+        Err(other) => Err(other.into()),
+    }
+}
+
+/// One line of the file that is neither its first nor its last.
+#[derive(Deserialize)]
+struct RecordLine<'a> {
+    tree: String,
+    key: String,
+    version: u8,
+    #[serde(borrow)]
+    value: &'a RawValue,
+}
+
+/// Copies the records of the file and gives the sequence the exported store had.
+fn read(path: &Path, partial: bool, fresh: &mut Fresh, imported: &mut Imported) -> Result<u64, ImportError> {
+    let failed = |source| ImportError::Read { path: path.to_owned(), source };
+    let mut file = BufReader::new(File::open(path).map_err(failed)?);
+    let (mut text, mut number) = (Vec::new(), 0);
+    let mut header: Option<Header> = None;
+    loop {
+        text.clear();
+        let length = file.read_until(b'\n', &mut text).map_err(failed)?;
+        let whole = text.pop_if(|last| *last == b'\n').is_some();
+        if length == 0 || !whole {
+            break;
+        }
+        number += 1;
+        let strange = |why: String| ImportError::Strange { path: path.to_owned(), line: number, why };
+        if header.is_none() {
+            let first: Header = serde_json::from_slice(&text).map_err(|e| strange(e.to_string()))?;
+            if first.format > FORMAT {
+                return Err(ImportError::Newer { path: path.to_owned(), format: first.format });
+            }
+            header = Some(first);
+            continue;
+        }
+        if let Ok(EndLine { end }) = serde_json::from_slice(&text) {
+            if end.records != imported.records {
+                return Err(strange(format!("it says that there are {}, and {} came", end.records, imported.records)));
+            }
+            imported.missing = end.missing;
+            return Ok(header.map_or(0, |header| header.sequence));
+        }
+        let line: RecordLine<'_> = serde_json::from_slice(&text).map_err(|e| strange(e.to_string()))?;
+        let Some(tree) = Tree::ALL.iter().copied().find(|tree| tree.as_str() == line.tree) else {
+            return Err(strange(format!("there is no tree {:?}", line.tree)));
+        };
+        let value = [&[line.version], line.value.get().as_bytes()].concat();
+        fresh.put(tree, line.key.as_bytes(), &value)?;
+        imported.records += 1;
+    }
+    match header {
+        None => Err(ImportError::Strange { path: path.to_owned(), line: 1, why: "it is empty".to_owned() }),
+        Some(header) if partial => {
+            imported.missing.push("the end of the export".to_owned());
+            Ok(header.sequence)
+        }
+        Some(_) => Err(ImportError::CutOff { path: path.to_owned(), records: imported.records }),
+    }
+}
+
+/// Makes every run consistent that is not: a run whose record and history disagree could neither be resumed nor trusted.
+fn mend(fresh: &mut Fresh, imported: &mut Imported) -> Result<(), StoreError> {
+    fresh.write()?;
+    let runs = check::known_runs(&fresh.view())?;
+    imported.runs = runs.len();
+    for run in runs {
+        let Some(finding) = check::look_at(&fresh.view(), run)? else { continue };
+        let became = match finding.remedy {
+            Remedy::Keep => "kept as it is",
+            Remedy::Rebuild(state) => {
+                let events = keys::event(run, state.run.events);
+                remove(fresh, Tree::Machines, &keys::of_run(run, ""), "")?;
+                remove(fresh, Tree::Events, &keys::of_run(run, ""), &events)?;
+                for machine in state.machines.values() {
+                    let key = keys::machine(run, &machine.subject);
+                    fresh.put(Tree::Machines, key.as_bytes(), &record::encode(Tree::Machines, &key, machine)?)?;
+                }
+                let key = keys::run(run);
+                fresh.put(Tree::Runs, key.as_bytes(), &record::encode(Tree::Runs, &key, &state.run)?)?;
+                "made anew from its history"
+            }
+            Remedy::Drop => {
+                fresh.remove(Tree::Runs, keys::run(run).as_bytes())?;
+                for tree in [Tree::Machines, Tree::Events, Tree::Outbox] {
+                    remove(fresh, tree, &keys::of_run(run, ""), "")?;
+                }
+                imported.runs -= 1;
+                "lost"
+            }
+        };
+        imported.mended.push((run, format!("{}: {became}", finding.what)));
+    }
+    fresh.write()
+}
+
+/// Removes the records whose key begins so, from this key on.
+fn remove(fresh: &mut Fresh, tree: Tree, prefix: &str, from: &str) -> Result<(), StoreError> {
+    let mut doomed = Vec::new();
+    fresh.view().scan_raw(tree, prefix, &mut |key, _| {
+        if key >= from.as_bytes() {
+            doomed.push(key.to_vec());
+        }
+        Ok(std::ops::ControlFlow::Continue(()))
+    })?;
+    doomed.iter().try_for_each(|key| fresh.remove(tree, key))
+}
+
+/// Renames the store and its sidecar; gives the store's new place, or the sidecar's if that was all there was.
+fn put_aside(state: &StateDir, why: &str, now: Timestamp) -> Result<Option<PathBuf>, StoreError> {
+    let time = now.strftime("%Y%m%dT%H%M%SZ").to_string();
+    let named = |name: String| state.path().join(name);
+    let aside = (1..)
+        .map(|n| if n == 1 { format!("store.{why}-{time}") } else { format!("store.{why}-{time}-{n}") })
+        .find(|name| !named(name.clone()).exists() && !named(format!("{name}.json")).exists())
+        .unwrap_or_default();
+    let (store, sidecar) = (named(aside.clone()), named(format!("{aside}.json")));
+    let moved = |from: &Path, to: &Path| match fs::rename(from, to) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(StoreError::io("put aside", from, e)),
+    };
+    // The store first: with a sidecar and no store nobody takes the place for empty.
+    let was_there = moved(&state.store(), &store)?;
+    sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
+    let had_sidecar = moved(&state.sidecar(), &sidecar)?;
+    Ok(if was_there { Some(store) } else { had_sidecar.then_some(sidecar) })
+}

@@ -1,0 +1,390 @@
+//! sled's log, read without sled: for a store that sled does not open, or opens as if it had never been written.
+//!
+//! Nothing is written and nothing is repaired here. The log is a file of segments of 512 KiB; each holds messages, and
+//! each message is a whole page of a tree, a change of one, or its end. Every message has a checksum and the number of
+//! its segment, which gives its place in time: the newest message about a page wins, wherever in the file it lies. What
+//! sled gives up at the first gap is read on behind it.
+//!
+//! The layout is that of sled 0.34.7, whose version `Cargo.toml` holds. A test compares both readers on the same store.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// sled's default, which `mt` never changes.
+const SEGMENT: usize = 512 << 10;
+/// Checksum, first byte of the log's time, newest time known to be stable.
+const SEGMENT_HEADER: usize = 20;
+const FLIPPED: u32 = 0xFFFF_FFFF;
+const FLIPPED_LSN: u64 = 0x7FFF_FFFF_FFFF_FFFF;
+
+/// A page of a tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Page {
+    /// When it was last changed, in sled's time.
+    pub(super) lsn: u64,
+    /// Its right neighbour.
+    pub(super) next: Option<u64>,
+    /// The keys it is responsible for begin here …
+    pub(super) low: Vec<u8>,
+    /// … and end before this; empty: they do not end.
+    pub(super) high: Vec<u8>,
+    prefix: usize,
+    merging: Option<u64>,
+    pub(super) data: Data,
+}
+
+/// What a page holds. Keys are whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Data {
+    /// Records.
+    Leaf(BTreeMap<Vec<u8>, Vec<u8>>),
+    /// Pages, each responsible from its key to the next one.
+    Index(Vec<(Vec<u8>, u64)>),
+}
+
+/// What could be read of a log.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    pub(super) pages: HashMap<u64, Page>,
+    /// Pages that ended in good order.
+    pub(super) freed: HashSet<u64>,
+    /// The first page of every tree, by the tree's name.
+    pub(super) roots: BTreeMap<Vec<u8>, u64>,
+    /// Segments in the file.
+    pub(super) segments: usize,
+    /// What could not be read, in words.
+    pub(super) trouble: Vec<String>,
+    /// Pages of which only later changes are left.
+    headless: HashSet<u64>,
+    skipped: usize,
+}
+
+struct Message {
+    kind: u8,
+    segment: u64,
+    page: u64,
+    /// Header and body.
+    length: usize,
+    body: Vec<u8>,
+}
+
+impl Log {
+    /// Reads `db` and `blobs/` of a store.
+    pub(super) fn read(store: &Path) -> io::Result<Self> {
+        let path = store.join("db");
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { trouble: vec!["its file db is missing".to_owned()], ..Self::default() });
+            }
+            Err(e) => return Err(e),
+        };
+        let length = file.metadata()?.len();
+        let mut log = Self { segments: length.div_ceil(SEGMENT as u64) as usize, ..Self::default() };
+        // Segments are used again, so their order in the file is not the order of time.
+        let mut by_time = BTreeMap::new();
+        let mut buffer = Vec::new();
+        let mut unreadable = 0_usize;
+        for index in 0..log.segments as u64 {
+            read_segment(&file, index, length, &mut buffer)?;
+            match number(&buffer) {
+                Some(number) => drop(by_time.insert(number, index)),
+                // Never written: sled makes room for the next segment before it uses it.
+                None if buffer.iter().all(|byte| *byte == 0) => {}
+                None => unreadable += 1,
+            }
+        }
+        if unreadable > 0 {
+            log.trouble.push(format!("{unreadable} of the {} segments of its log cannot be read", log.segments));
+        }
+        for (number, index) in by_time {
+            read_segment(&file, index, length, &mut buffer)?;
+            log.replay(&buffer, number, store);
+        }
+        if log.skipped > 0 {
+            log.trouble.push(format!("{} bytes between what can be read of its log cannot be read", log.skipped));
+        }
+        if !log.headless.is_empty() {
+            log.trouble.push(format!("of {} pages only later changes are left", log.headless.len()));
+        }
+        Ok(log)
+    }
+
+    /// Applies the messages of a segment.
+    fn replay(&mut self, segment: &[u8], number: u64, store: &Path) {
+        let mut at = SEGMENT_HEADER;
+        let mut skipped_from = None;
+        while at < segment.len() {
+            match message(segment, at, Some(number)) {
+                Some(message) => {
+                    if let Some(from) = skipped_from.take() {
+                        self.skipped += at - from;
+                    }
+                    let lsn = number * SEGMENT as u64 + at as u64;
+                    at += message.length;
+                    // The rest of the segment is padding.
+                    if message.kind == kind::CAP {
+                        return;
+                    }
+                    self.apply(lsn, message, store);
+                }
+                None => {
+                    // The end of what was written here; or damage, if more of this segment follows.
+                    skipped_from.get_or_insert(at);
+                    at += 1;
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, lsn: u64, message: Message, store: &Path) {
+        let page = message.page;
+        let body = match message.kind {
+            kind::BLOB_META | kind::BLOB_NODE | kind::BLOB_LINK => match blob(store, &message.body, message.kind) {
+                Ok(body) => body,
+                Err(why) => {
+                    self.trouble.push(why);
+                    return;
+                }
+            },
+            _ => message.body,
+        };
+        let mut bytes = Bytes(&body);
+        match message.kind {
+            kind::FREE => {
+                self.pages.remove(&page);
+                self.headless.remove(&page);
+                self.freed.insert(page);
+            }
+            kind::INLINE_META | kind::BLOB_META => match bytes.roots() {
+                Some(roots) => self.roots = roots,
+                None => self.trouble.push("its list of trees cannot be read".to_owned()),
+            },
+            kind::INLINE_NODE | kind::BLOB_NODE => match bytes.page(lsn) {
+                Some(whole) => {
+                    self.headless.remove(&page);
+                    self.freed.remove(&page);
+                    self.pages.insert(page, whole);
+                }
+                None => self.trouble.push(format!("page {page} cannot be read")),
+            },
+            kind::INLINE_LINK | kind::BLOB_LINK => match (bytes.change(), self.pages.get_mut(&page)) {
+                (Some(change), Some(whole)) => whole.apply(lsn, change),
+                (Some(_), None) => drop(self.headless.insert(page)),
+                (None, _) => self.trouble.push(format!("a change of page {page} cannot be read")),
+            },
+            // Counters of pages, cancelled messages, marks of batches.
+            _ => {}
+        }
+    }
+}
+
+/// The kinds of messages, as sled numbers them.
+mod kind {
+    pub(super) const CANCELED: u8 = 1;
+    pub(super) const CAP: u8 = 2;
+    pub(super) const FREE: u8 = 4;
+    pub(super) const INLINE_META: u8 = 6;
+    pub(super) const BLOB_META: u8 = 7;
+    pub(super) const INLINE_NODE: u8 = 8;
+    pub(super) const BLOB_NODE: u8 = 9;
+    pub(super) const INLINE_LINK: u8 = 10;
+    pub(super) const BLOB_LINK: u8 = 11;
+}
+
+fn read_segment(file: &File, index: u64, length: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
+    let start = index * SEGMENT as u64;
+    buffer.resize((length - start).min(SEGMENT as u64) as usize, 0);
+    file.read_exact_at(buffer, start)
+}
+
+/// Does every segment begin as sled begins one, or not at all? Cheap: it looks at nothing else.
+pub(super) fn begins_well(db: &Path) -> io::Result<bool> {
+    let file = File::open(db)?;
+    let length = file.metadata()?.len();
+    let mut header = Vec::new();
+    for index in 0..length.div_ceil(SEGMENT as u64) {
+        let start = index * SEGMENT as u64;
+        header.resize((length - start).min(SEGMENT_HEADER as u64) as usize, 0);
+        file.read_exact_at(&mut header, start)?;
+        if header.iter().any(|byte| *byte != 0) && number_in_header(&header).is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn number_in_header(segment: &[u8]) -> Option<u64> {
+    let header = segment.get(..SEGMENT_HEADER)?;
+    let crc = u32::from_le_bytes(header[..4].try_into().ok()?) ^ FLIPPED;
+    let lsn = u64::from_le_bytes(header[4..12].try_into().ok()?) ^ FLIPPED_LSN;
+    (crc32fast::hash(&header[4..]) == crc).then_some(lsn / SEGMENT as u64)
+}
+
+/// Which segment it is, counted in sled's time; its messages say so too if its header is gone.
+fn number(segment: &[u8]) -> Option<u64> {
+    if let Some(number) = number_in_header(segment) {
+        return Some(number);
+    }
+    (SEGMENT_HEADER..segment.len()).find_map(|at| message(segment, at, None)).map(|message| message.segment)
+}
+
+/// The message that begins there, if one of this segment does and its checksum is right.
+fn message(segment: &[u8], at: usize, number: Option<u64>) -> Option<Message> {
+    let mut bytes = Bytes(&segment[at..]);
+    let crc = u32::from_le_bytes(bytes.take(4)?.try_into().ok()?);
+    let kind = bytes.byte()?;
+    if !(kind::CANCELED..=kind::BLOB_LINK).contains(&kind) {
+        return None;
+    }
+    let (length, found, page) = (bytes.size()?, bytes.number()?, bytes.number()?);
+    if number.is_some_and(|number| number != found) {
+        return None;
+    }
+    let header = segment.len() - at - bytes.0.len();
+    let body = bytes.take(length)?;
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(body);
+    hasher.update(&segment[at + 4..at + header]);
+    let right = hasher.finalize() ^ FLIPPED == crc;
+    right.then(|| Message { kind, segment: found, page, length: header + length, body: body.to_vec() })
+}
+
+/// A big page lies in a file of its own.
+fn blob(store: &Path, id: &[u8], kind: u8) -> Result<Vec<u8>, String> {
+    let id = id.try_into().map(i64::from_le_bytes).map_err(|_| "a message about a blob cannot be read".to_owned())?;
+    let content = fs::read(store.join("blobs").join(id.to_string()))
+        .map_err(|e| format!("its file blobs/{id} cannot be read: {e}"))?;
+    let damaged = || format!("its file blobs/{id} is damaged");
+    let (crc, rest) = content.split_at_checked(4).ok_or_else(damaged)?;
+    let crc = crc.try_into().map(u32::from_le_bytes).map_err(|_| damaged())?;
+    match rest.split_first() {
+        Some((found, body)) if *found == kind && crc32fast::hash(rest) == crc => Ok(body.to_vec()),
+        Some(_) | None => Err(damaged()),
+    }
+}
+
+enum Change {
+    Set(Vec<u8>, Vec<u8>),
+    Delete(Vec<u8>),
+    Merge(u64),
+    Merged,
+    /// It will be merged into its neighbour: nothing changes yet.
+    Cap,
+}
+
+impl Page {
+    /// Keys are stored without what the keys of a page have in common.
+    fn whole_key(&self, rest: &[u8]) -> Vec<u8> {
+        [&self.low[..self.prefix], rest].concat()
+    }
+
+    fn apply(&mut self, lsn: u64, change: Change) {
+        self.lsn = lsn;
+        match change {
+            Change::Set(key, value) => {
+                let key = self.whole_key(&key);
+                if let Data::Leaf(records) = &mut self.data {
+                    records.insert(key, value);
+                }
+            }
+            Change::Delete(key) => {
+                let key = self.whole_key(&key);
+                if let Data::Leaf(records) = &mut self.data {
+                    records.remove(&key);
+                }
+            }
+            Change::Merge(child) => self.merging = Some(child),
+            Change::Merged => {
+                if let (Data::Index(children), Some(gone)) = (&mut self.data, self.merging.take()) {
+                    children.retain(|(_, page)| *page != gone);
+                }
+            }
+            Change::Cap => {}
+        }
+    }
+}
+
+/// What is left to read.
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take(1).map(|byte| byte[0])
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let first = self.byte()?;
+        match first {
+            0..=240 => Some(u64::from(first)),
+            241..=248 => Some(240 + 256 * (u64::from(first) - 241) + u64::from(self.byte()?)),
+            249 => Some(2288 + 256 * u64::from(self.byte()?) + u64::from(self.byte()?)),
+            250..=255 => {
+                let mut wide = [0; 8];
+                let length = usize::from(first) - 247;
+                wide[..length].copy_from_slice(self.take(length)?);
+                Some(u64::from_le_bytes(wide))
+            }
+        }
+    }
+
+    fn size(&mut self) -> Option<usize> {
+        usize::try_from(self.number()?).ok()
+    }
+
+    fn bytes(&mut self) -> Option<Vec<u8>> {
+        let length = self.size()?;
+        self.take(length).map(<[u8]>::to_vec)
+    }
+
+    fn roots(&mut self) -> Option<BTreeMap<Vec<u8>, u64>> {
+        let mut roots = BTreeMap::new();
+        while !self.0.is_empty() {
+            roots.insert(self.bytes()?, self.number()?);
+        }
+        Some(roots)
+    }
+
+    fn change(&mut self) -> Option<Change> {
+        match self.byte()? {
+            0 => Some(Change::Set(self.bytes()?, self.bytes()?)),
+            1 => Some(Change::Delete(self.bytes()?)),
+            2 => Some(Change::Merge(self.number()?)),
+            3 => Some(Change::Merged),
+            4 => Some(Change::Cap),
+            _ => None,
+        }
+    }
+
+    fn page(&mut self, lsn: u64) -> Option<Page> {
+        let nonzero = |number: u64| (number != 0).then_some(number);
+        let (next, merging) = (nonzero(self.number()?), nonzero(self.number()?));
+        let _being_merged = self.byte()?;
+        let prefix = usize::from(self.byte()?);
+        let (low, high) = (self.bytes()?, self.bytes()?);
+        if prefix > low.len() {
+            return None;
+        }
+        let (leaf, length) = (self.byte()?, self.size()?);
+        let mut page = Page { lsn, next, low, high, prefix, merging, data: Data::Index(Vec::new()) };
+        let mut keys = Vec::new();
+        for _ in 0..length {
+            keys.push(page.whole_key(&self.bytes()?));
+        }
+        page.data = match leaf {
+            0 => Data::Leaf(keys.into_iter().map(|key| Some((key, self.bytes()?))).collect::<Option<_>>()?),
+            1 => Data::Index(keys.into_iter().map(|key| Some((key, self.number()?))).collect::<Option<_>>()?),
+            _ => return None,
+        };
+        Some(page)
+    }
+}
