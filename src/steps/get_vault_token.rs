@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tracing::warn;
 
+use super::child::run_login;
 use super::classify::{TooSlow, not_run, vault};
 use super::codes::{TOKEN_FILE, VAULT_UNREACHABLE};
 use super::lookup::Lookup;
@@ -126,7 +127,7 @@ impl GetVaultToken {
     ) -> Result<(), Failure> {
         // Without --verbose htgettoken does not say why the vault refused, and an outage looks like a call for a person.
         let command = command.args(["--nooidc", "--verbose"]);
-        let ended = process::run(command, &attempt.cancel).await;
+        let ended = run_login(command, &attempt.cancel).await;
         let ended = ended.map_err(|error| not_run(error, vault::too_slow(&options.server), attempt))?;
         if ended.success() {
             return Ok(());

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 use serde_json::json;
 use tracing::warn;
 
+use super::child::run_login;
 use super::classify::{TooSlow, condor, not_run};
 use super::codes::{CREDD_UNREACHABLE, STORER_FILES};
 use super::credds::{self, is_credd_name};
@@ -15,7 +16,6 @@ use super::world::World;
 use super::{info_of, unknown_service};
 use crate::config::service::TokenGetter;
 use crate::config::{Credds, Service};
-use crate::process;
 use crate::token_file::{self, TokenFileError};
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
 use crate::workflow::id::{Subject, TargetName};
@@ -93,7 +93,7 @@ impl StoreInCredd {
         if let Some(id) = &files.id {
             command = command.env(VARIABLE, id);
         }
-        let ended = process::run(command, &attempt.cancel).await;
+        let ended = run_login(command, &attempt.cancel).await;
         if let Err(error) = token_file::remove(&bearer) {
             warn!(%error, "a bearer token stays in the private directory");
         }

@@ -146,6 +146,12 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
     }
 }
 
+/// Did a vault that works answer a login with Kerberos with `Unauthorized`?
+pub fn login_was_turned_down(output: &str) -> bool {
+    let lower = output.to_ascii_lowercase();
+    lower.lines().any(|line| line.contains("kerberos negotiate with") && line.contains("httperror: unauthorized"))
+}
+
 /// What it means that htgettoken does not end.
 pub fn too_slow(vault: &str) -> TooSlow {
     TooSlow::new(VAULT_UNREACHABLE, format!("the vault server {vault} does not answer"), LOOK)

@@ -182,3 +182,31 @@ fn what_a_killed_process_left_in_tmp_is_found_by_its_id() {
     let spared = fs::remove_file(&other).is_ok();
     assert!(!Path::new(&ours).exists() && spared);
 }
+
+/// What htgettoken says of a vault that takes a login for a replay, as recorded.
+const TURNED_DOWN: &str = "htgettoken: Kerberos negotiate with \
+    https://vault.lab.test:8200/v1/auth/kerberos-dune_production/login failed: HTTPError: Unauthorized:";
+
+#[tokio::test]
+async fn a_login_that_the_vault_takes_for_a_replay_is_tried_once_more() {
+    let bench = Bench::new();
+    let (tried, turned_down) = (bench.path("tried"), format!("echo '{TURNED_DOWN}' >&2; exit 1"));
+    let first = format!("# CONDOR_VAULT_STORER_ID\n[ -e {0} ] || {{ : >{0}; {turned_down}; }}", tried.display());
+    storer(&bench, &first);
+    try_once("StoreInCredd", CREDD, &bench.world()).await.unwrap();
+    assert_eq!(bench.log("condor_vault_storer").lines().count(), 2);
+}
+
+#[tokio::test]
+async fn a_login_that_the_vault_turns_down_again_has_failed() {
+    let bench = Bench::new();
+    let turned_down = format!("echo '{TURNED_DOWN}' >&2; exit 1");
+    bench.script("condor_vault_storer", &format!("# CONDOR_VAULT_STORER_ID\n{turned_down}"));
+    bench.script("htgettoken", &turned_down);
+    let world = bench.world();
+    assert_eq!(code(try_once("StoreInCredd", CREDD, &world).await), (Class::Transient, VAULT_KERBEROS));
+    assert_eq!(code(try_once("GetVaultToken", "-", &world).await), (Class::Transient, VAULT_KERBEROS));
+    for program in ["condor_vault_storer", "htgettoken"] {
+        assert_eq!(bench.log(program).lines().count(), 2, "{program}");
+    }
+}
