@@ -40,25 +40,24 @@ advisories:
 unit:
 	cargo test --locked --features failpoints
 
-# The long forms: every crash point with and without the guardian, in the laboratory too; every pair of crashes (hours: of a
-# day's pairs MT_CRASH_STRIDE=20 tries every 20th); many more random kills. All print the seed that replays them.
+bench:
+	cargo bench --locked
+
+# The long forms of the tests that crash it. All print what replays a bad round. The last goes on until it fails or is stopped.
+torture: torture-store torture-crash torture-fire
+
+# The power fails a hundred times.
+torture-store:
+	MT_TORTURE=1 cargo test --locked --features failpoints --test store_disk -- --nocapture
+
+# Every crash point with and without the guardian, in the laboratory too; every pair of crashes; many more random kills.
+# The 20,000 pairs take a day on a disk and an hour or two in memory: MT_CRASH_PLACE=/dev/shm. MT_CRASH_STRIDE=20 tries every 20th.
 torture-crash: lab
 	MT_CRASH_TORTURE=1 MT_CRASH_PAIRS=$${MT_CRASH_PAIRS:-500} cargo test --locked --features failpoints --test crash_points --test lab_crash -- --nocapture
 	MT_KILL_ROUNDS=$${MT_KILL_ROUNDS:-1000} cargo test --locked --features failpoints --test engine_kill -- --nocapture
 	MT_KILL_ROUNDS=$${MT_LAB_KILL_ROUNDS:-100} cargo test --locked --features failpoints --test lab_kill -- --nocapture
 
-# The power fails a hundred times.
-torture: torture-store
-torture-store:
-	MT_TORTURE=1 cargo test --locked --test store_disk -- --nocapture
-
-bench:
-	cargo bench --locked
-
-# The last of them goes on until it fails or is stopped.
-torture: torture-crash torture-fire
-
-# From a round that differs every time: FIRE_SEED and FIRE_ROUNDS choose others. What is printed replays a bad round.
+# From a round that differs every time: FIRE_SEED and FIRE_ROUNDS choose others.
 torture-fire: lab
 	FIRE_SEED=$${FIRE_SEED:-$$(date +%s)} FIRE_ROUNDS=$${FIRE_ROUNDS:-forever} \
 	    cargo test --locked --features failpoints --test fire -- --nocapture

@@ -11,6 +11,7 @@
 //! | `MT_CRASH_PAIRS` | so many pairs of crashes: 50 without it |
 //! | `MT_CRASH_TORTURE` | every point with and without the guardian; every pair of a point and a point that the resume after it passes |
 //! | `MT_CRASH_STRIDE` | of the pairs in torture only every n-th |
+//! | `MT_CRASH_PLACE` | where the sites are: `/tmp` without it. In memory, such as `/dev/shm`, it goes five times as fast |
 //! | `MT_CRASH_SITES` | so many sites are worked on at once: 4 without it |
 
 mod post;

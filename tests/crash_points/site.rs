@@ -113,7 +113,8 @@ impl Site {
     ///
     /// `beside`: a site whose program it is to have, too.
     pub fn new(beside: Option<&Self>) -> Self {
-        let directory = tempfile::Builder::new().prefix("mt-crash.").tempdir_in("/tmp").expect("a directory in /tmp");
+        let place = std::env::var_os("MT_CRASH_PLACE").unwrap_or_else(|| "/tmp".into());
+        let directory = tempfile::Builder::new().prefix("mt-crash.").tempdir_in(place).expect("a directory");
         let post = Post::open();
         let mut site = Self { directory, post, past: None };
         match beside {
