@@ -11,7 +11,8 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use super::environment::Snapshot;
-use super::tls::{self, chain};
+use super::tls;
+use crate::http_error::cause;
 use crate::token_file::VaultToken;
 
 /// A vault that takes longer is in no state to tell; the expiry is then unknown.
@@ -83,13 +84,13 @@ impl VaultClient {
         header.set_sensitive(true);
         let mut headers = HeaderMap::new();
         headers.insert("X-Vault-Token", header);
-        let response = client.get(url).headers(headers).send().await.map_err(|error| chain(&error))?;
+        let response = client.get(url).headers(headers).send().await.map_err(|error| cause(&error))?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::FORBIDDEN => return Ok(Lookup::Refused),
             status => return Err(format!("the vault answers {status}")),
         }
-        let answer = response.bytes().await.map_err(|error| chain(&error))?;
+        let answer = response.bytes().await.map_err(|error| cause(&error))?;
         read_answer(&answer, Timestamp::now())
     }
 }

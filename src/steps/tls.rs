@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use reqwest::{Certificate, Client, ClientBuilder, redirect};
 
-pub(super) use crate::http_error::cause as chain;
+use crate::http_error::cause;
 use crate::workflow::input_file;
 
 /// Directories of authorities have some hundreds.
@@ -31,7 +31,7 @@ pub(super) fn client(make: impl Fn() -> ClientBuilder, authorities: &[Certificat
     // One odd authority among hundreds must not spoil the others.
     let good: Vec<Certificate> =
         authorities.iter().filter(|one| build(std::slice::from_ref(*one)).is_ok()).cloned().collect();
-    build(&good).map_err(|error| chain(&error))
+    build(&good).map_err(|error| cause(&error))
 }
 
 /// The authorities in these files, and in those files of these directories whose name ends so. What cannot be read is

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use reqwest::{Certificate, Client, ClientBuilder, Url};
 
-pub(super) use crate::http_error::cause as chain;
 use crate::workflow::input_file;
 
 /// Beside the authorities that are compiled in: what the machine trusts.

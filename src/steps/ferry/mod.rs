@@ -22,9 +22,10 @@ use reqwest::{Client, Identity, RequestBuilder, StatusCode, Url};
 use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
-use super::tls::{self, chain};
+use super::tls;
 use super::world::World;
 use crate::config::{AccountName, Ferry};
+use crate::http_error::cause;
 use crate::redact::redact;
 use crate::workflow::action::{Attempt, Class, Failure};
 use crate::workflow::input_file;
@@ -185,7 +186,7 @@ fn identity(certificate: &Path, key: &Path) -> Result<Identity, Failure> {
     both.extend(read("hostKey", key)?);
     Identity::from_pem(&both).map_err(|error| {
         let places = format!("{} and {}", certificate.display(), key.display());
-        bad_files(format!("ferry.hostCert and hostKey ({places}) are no certificate with its key: {}", chain(&error)))
+        bad_files(format!("ferry.hostCert and hostKey ({places}) are no certificate with its key: {}", cause(&error)))
     })
 }
 
@@ -204,7 +205,7 @@ async fn exchange(request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Fail
 
 /// No answer, or not a whole one.
 fn unreachable(error: &reqwest::Error) -> Failure {
-    let why = chain(error);
+    let why = cause(error);
     if why.contains("invalid peer certificate") {
         let message = format!("FERRY's certificate is not trusted: {why}");
         return Failure::new(Class::Permanent, FERRY_UNTRUSTED, message)

@@ -7,9 +7,10 @@ use reqwest::{Client, Url, redirect};
 use serde_json::json;
 
 use crate::config::Loki;
+use crate::http_error::cause;
 use crate::redact::redact;
 use crate::telemetry::BUDGET;
-use crate::telemetry::http::{self, chain, without_password};
+use crate::telemetry::http::{self, without_password};
 
 /// Where Loki takes lines.
 const PUSH: &str = "/loki/api/v1/push";
@@ -48,7 +49,7 @@ pub(super) async fn push(loki: &Loki, labels: &Labels, entries: &[Entry]) -> Res
             .read_timeout(within)
             .timeout(BUDGET.min(within.saturating_mul(2)))
     };
-    let client = http::client(builder, &url).map_err(|error| format!("cannot send to {shown}: {}", chain(&error)))?;
+    let client = http::client(builder, &url).map_err(|error| format!("cannot send to {shown}: {}", cause(&error)))?;
     for batch in batches(entries) {
         send(&client, &url, labels, batch, within).await.map_err(|why| format!("cannot send to {shown}: {why}"))?;
     }
@@ -64,7 +65,7 @@ async fn send(client: &Client, url: &Url, labels: &Labels, batch: &[Entry], with
         .json(&body)
         .send()
         .await
-        .map_err(|error| if error.is_timeout() { format!("no answer within {within:?}") } else { chain(&error) })?;
+        .map_err(|error| if error.is_timeout() { format!("no answer within {within:?}") } else { cause(&error) })?;
     let status = answer.status();
     let words = answer.text().await.unwrap_or_default();
     let words: String = redact(&words).split_whitespace().collect::<Vec<_>>().join(" ");

@@ -7,8 +7,9 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, Method, Response, Url, redirect};
 
 use super::codes;
+use crate::http_error::cause;
 use crate::redact;
-use crate::telemetry::http::{self, chain, without_password};
+use crate::telemetry::http::{self, without_password};
 use crate::workflow::code::Code;
 
 /// A gateway that takes longer is given up.
@@ -97,7 +98,7 @@ impl Gateway {
                 .connect_timeout(CONNECT_WITHIN)
                 .timeout(ANSWER_WITHIN)
         };
-        let client = http::client(builder, &url).map_err(|error| wrong(chain(&error)))?;
+        let client = http::client(builder, &url).map_err(|error| wrong(cause(&error)))?;
         Ok(Self { client, url })
     }
 
@@ -139,7 +140,7 @@ impl Gateway {
         if error.is_timeout() {
             return GatewayError::Slow { url };
         }
-        GatewayError::Unreachable { url, why: chain(error) }
+        GatewayError::Unreachable { url, why: cause(error) }
     }
 
     fn shown(&self) -> String {

@@ -24,8 +24,9 @@ use reqwest::{Client, Url, redirect};
 
 use super::codes;
 use crate::config::{Tracing, TracingProtocol};
+use crate::http_error::cause;
 use crate::redact::redact;
-use crate::telemetry::http::{self, chain, without_password};
+use crate::telemetry::http::{self, without_password};
 use crate::workflow::code::Code;
 
 /// A collector that takes longer over one request is given up, and the trace with it. Requests go side by side, so this is what
@@ -185,7 +186,7 @@ impl Collector {
         let url = address(tracing).map_err(wrong)?;
         // What answers with another address is no collector.
         let builder = || Client::builder().redirect(redirect::Policy::none()).timeout(ANSWER_WITHIN);
-        let client = http::client(builder, &url).map_err(|error| wrong(chain(&error)))?;
+        let client = http::client(builder, &url).map_err(|error| wrong(cause(&error)))?;
         let shown = without_password(url.as_str());
         Ok(Self { client, url, shown, protocol: tracing.protocol, bytes: Arc::default(), failed: Arc::default() })
     }
@@ -224,7 +225,7 @@ impl Collector {
         let size = body.len();
         let unreachable = |error: reqwest::Error| match error.is_timeout() {
             true => Why::Slow(ANSWER_WITHIN),
-            false => Why::Unreachable(chain(&error)),
+            false => Why::Unreachable(cause(&error)),
         };
         let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, content_type).body(body);
         let mut answer = request.send().await.map_err(unreachable)?;
