@@ -22,7 +22,7 @@ use crate::workflow::definition::{Diagnostic, Format, Overrides, Workflow, effec
 use crate::workflow::event::Event;
 use crate::workflow::id::{ProcessId, RunId};
 use crate::workflow::run::{Machine, Run, RunState};
-use crate::workflow::store::{self, KnownUid};
+use crate::workflow::store::{self, Access, ImportOrder, KnownUid, Options, StateDir, Store};
 use crate::workflow::{counters, duration};
 
 /// A function to try a text with.
@@ -40,6 +40,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("vault_answer", vault_answer),
     ("record", record),
     ("history", history),
+    ("import_file", import_file),
     ("command_line", command_line),
     ("token", token),
     ("redaction", redaction),
@@ -218,6 +219,59 @@ pub fn history(data: &[u8]) {
     let again = RunState::fold(&events).expect("it could be folded before").expect("it was a run before");
     assert_eq!(state.run, again.run, "the fold depends on something else");
     assert_eq!(state.machines, again.machines, "the fold depends on something else");
+}
+
+/// An export: refused, and nothing is made; or imported, and then the store is whole, can be written, and what was left out
+/// or mended is told.
+pub fn import_file(data: &[u8]) {
+    let place = Path::new(if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" });
+    // One at a time in this process.
+    let place = place.join(format!("mt-fuzz-{}-{:?}", std::process::id(), std::thread::current().id()));
+    let cleared = || match std::fs::remove_dir_all(&place) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{}: {error}", place.display()),
+        Ok(()) | Err(_) => {}
+    };
+    cleared();
+    crate::private_dir::create(&place).expect("there is room in memory");
+    let (path, partial) = (place.join("export"), data.first() == Some(&b'\n'));
+    std::fs::write(&path, data.strip_prefix(b"\n").unwrap_or(data)).expect("there is room in memory");
+    let state = StateDir::create(place.join("state")).expect("a directory of ours");
+    // The directory may be small.
+    let options = Options { min_free: 1 << 20, ..Options::default() };
+    let order = |path: &Path| ImportOrder {
+        from: store::From::File { path: path.to_owned(), partial },
+        uids: std::collections::BTreeMap::new(),
+        replace: true,
+    };
+    match store::import(&state, &order(&path), &options) {
+        Err(refused) => {
+            let said = refused.to_string();
+            assert!(said.contains(&*place.to_string_lossy()) && said.len() < 1_000, "{said}");
+            printable(&said);
+            assert!(!state.store().exists(), "refused, and yet there is a store: {said}");
+        }
+        Ok(imported) => {
+            let whole = |after: &str| {
+                let found = store::verify(&state, &options).expect("it can be looked at");
+                assert!(
+                    found.unusable.is_none() && found.trees.iter().all(|tree| tree.unreadable == 0),
+                    "{after}: {found:?}"
+                );
+                for (run, what) in &found.damaged_runs {
+                    let is_told = |(told, became): &(RunId, String)| told == run && became.ends_with("kept as it is");
+                    assert!(imported.mended.iter().any(is_told), "{after}: {run}: {what}, and not told: {imported:?}");
+                }
+            };
+            whole("after the import");
+            let store = Store::open(&state, Access::ReadWrite).expect("it can be opened");
+            store.write_blocking(|tx| tx.put_counter("fuzz", &1_u64)).expect("it can be written");
+            let uids = store.read_blocking(|view| view.uids()).expect("it is there").expect("they can be read");
+            assert!(uids.values().all(|known| (1..u32::MAX).contains(&known.uid)), "{uids:?}");
+            store.close();
+            whole("after a commit");
+        }
+    }
+    cleared();
 }
 
 /// Words of a command line, one a line: ids, selectors, durations. Nothing is executed.

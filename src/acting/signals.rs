@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nix::sys::signal::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::exit::StopSignal;
+use crate::guardian;
 
 /// The first signal that came, if one did.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +17,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Listens from now on. SIGHUP (the terminal was closed) counts as SIGTERM.
+    /// Listens from now on. SIGHUP (the terminal was closed) counts as SIGTERM, unless the caller has it ignored (`nohup`).
     pub fn listen() -> std::io::Result<Self> {
         let stop = Self::default();
         let kinds = [
@@ -23,7 +25,8 @@ impl Stop {
             (SignalKind::terminate(), StopSignal::Terminate),
             (SignalKind::hangup(), StopSignal::Terminate),
         ];
-        for (kind, means) in kinds {
+        let nohup = guardian::is_ignored(Signal::SIGHUP);
+        for (kind, means) in kinds.into_iter().filter(|(kind, _)| !(nohup && *kind == SignalKind::hangup())) {
             let mut heard = signal(kind)?;
             let stop = stop.clone();
             tokio::spawn(async move {

@@ -23,6 +23,8 @@ pub mod codes {
     pub const NO_SUCH_WORKFLOW: Code = Code(7);
     /// A service or experiment was selected that is not configured.
     pub const NO_SUCH_SERVICE: Code = Code(8);
+    /// An export cannot be written.
+    pub const NOT_WRITTEN: Code = Code(9);
 }
 
 /// A command failed. Printed by `main`, and nowhere else.
@@ -133,5 +135,13 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         codes::NO_SUCH_SERVICE,
         "a service or experiment that is not configured",
         "`mt services list` shows the configured ones. A service is EXPERIMENT_ROLE.",
+    ),
+    (
+        codes::NOT_WRITTEN,
+        "the export cannot be written",
+        "The message names the file and what is in the way; a file that was there before is as it was.\n\
+         An export goes only where an import would take it from: in a directory of the account that runs mt, or of root,\n\
+         that is not writable for everybody (or sticky, as /tmp is), and never in place of a link, a FIFO or a directory.\n\
+         `mt store export -` writes to stdout.",
     ),
 ];

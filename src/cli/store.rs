@@ -15,14 +15,16 @@ use super::output::{self, Cell, OutputFormat, Paint, SCHEMA_VERSION, Style};
 use super::runs::{self, of_store};
 use crate::acting::site::{Global, Site};
 use crate::acting::{uid_book, uids};
-use crate::guardian;
 use crate::workflow::store::{
     self, Access, DAMAGED, ExportError, Exported, From, ImportError, ImportOrder, Imported, Options, StateDir, Store,
     Verification,
 };
+use crate::{guardian, private_dir};
 
 /// So many damaged runs are listed one by one in a table; JSON has them all.
 const LISTED: usize = 20;
+/// An export's word on what it lacks names twenty keys at most.
+const LONGEST: usize = 4_000;
 
 /// `mt store …`
 #[derive(Clone, Debug, Subcommand)]
@@ -151,7 +153,8 @@ fn table(found: &Verification, style: &Style) -> String {
 }
 
 fn export(state: &StateDir, file: &Path) -> Result<ExitCode, Failed> {
-    let exported = if file == Path::new("-") {
+    let to_stdout = file == Path::new("-");
+    let exported = if to_stdout {
         let mut begun = false;
         let stdout = || {
             if std::mem::replace(&mut begun, true) {
@@ -163,7 +166,13 @@ fn export(state: &StateDir, file: &Path) -> Result<ExitCode, Failed> {
     } else {
         export_to(state, file)
     };
-    let exported = exported.map_err(|e| of_export(&e))?;
+    let exported = match exported {
+        // Whoever read it has had enough: no error, as everywhere.
+        Err(ExportError::Write(e)) if to_stdout && e.kind() == io::ErrorKind::BrokenPipe => {
+            return Ok(ExitCode::Success);
+        }
+        other => other.map_err(|e| of_export(&e, file))?,
+    };
     output::write_err(&told(&exported, file));
     Ok(if exported.missing.is_empty() && exported.salvaged.is_none() {
         ExitCode::Success
@@ -174,6 +183,7 @@ fn export(state: &StateDir, file: &Path) -> Result<ExitCode, Failed> {
 
 /// The file is there whole and durable, or as it was before.
 fn export_to(state: &StateDir, file: &Path) -> Result<Exported, ExportError> {
+    check_destination(file)?;
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     let new = file.with_file_name(name);
@@ -189,8 +199,7 @@ fn export_to(state: &StateDir, file: &Path) -> Result<Exported, ExportError> {
         written.flush()?;
         written.get_ref().sync_all()?;
         fs::rename(&new, file)?;
-        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
+        File::open(directory_of(file))?.sync_all()
     };
     let done = store::export(state, &Options::default(), begin)
         .and_then(|(exported, written)| finish(written).map(|()| exported).map_err(ExportError::Write));
@@ -199,6 +208,27 @@ fn export_to(state: &StateDir, file: &Path) -> Result<Exported, ExportError> {
         let _ = fs::remove_file(&new);
     }
     done
+}
+
+fn directory_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// May an export go there? Only where an import would take it from: in a directory where nobody else can swap it. And in place
+/// of nothing but an older file: whoever has put a link or a FIFO there expects something else than its end.
+fn check_destination(file: &Path) -> io::Result<()> {
+    let refused = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+    if file.file_name().is_none() {
+        return refused("that is no name of a file".to_owned());
+    }
+    match fs::symlink_metadata(file) {
+        Ok(there) if !there.is_file() => {
+            return refused("what is there is no regular file: name another, or remove it".to_owned());
+        }
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        Ok(_) | Err(_) => {}
+    }
+    private_dir::open_shared(directory_of(file)).map_err(io::Error::other).map(|_| ())
 }
 
 fn told(exported: &Exported, file: &Path) -> String {
@@ -215,10 +245,12 @@ fn told(exported: &Exported, file: &Path) -> String {
     text
 }
 
-fn of_export(error: &ExportError) -> Failed {
+fn of_export(error: &ExportError, file: &Path) -> Failed {
     match error {
         ExportError::Store(error) => of_store(error),
-        ExportError::Write(_) => Failed::new(codes::UNEXPECTED, error.to_string()),
+        ExportError::Write(why) => {
+            Failed::new(codes::NOT_WRITTEN, format!("cannot write the export {}: {why}", file.display()))
+        }
     }
 }
 
@@ -256,8 +288,12 @@ fn told_of_import(imported: &Imported) -> String {
     for (run, what) in &imported.mended {
         let _infallible = writeln!(text, "run {run}: {}", output::clean(what));
     }
-    for what in &imported.missing {
-        let _infallible = writeln!(text, "missing: {}", output::clean(what));
+    // The file's own words, whoever wrote it.
+    for what in imported.missing.iter().take(LISTED) {
+        let _infallible = writeln!(text, "missing: {}", output::fit(what, LONGEST));
+    }
+    if let Some(more @ 1..) = imported.missing.len().checked_sub(LISTED) {
+        let _infallible = writeln!(text, "missing: {more} more");
     }
     text
 }

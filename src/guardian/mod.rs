@@ -30,6 +30,7 @@ pub use owner::{Owner, owner_is_dead};
 pub use root::{RootRefused, refuse_root};
 pub use sweep::{Swept, bury, remove_marked, sweep};
 pub use tell::{start_ticks, terminate};
+pub(crate) use watch::is_ignored;
 pub use watch::{EnterError, Impatience, enter};
 
 use crate::workflow::code::Code;

@@ -65,10 +65,20 @@ impl Impatience {
     }
 }
 
+/// Was it ignored when this program was started, and is still? `nohup` does that to SIGHUP, and means it.
+pub(crate) fn is_ignored(signal: Signal) -> bool {
+    let mut now = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action nothing is changed, and the kernel fills in the old one.
+    let asked = unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), now.as_mut_ptr()) };
+    // SAFETY: zeroes are a valid value of it, and the call has filled it in if it could.
+    asked == 0 && unsafe { now.assume_init() }.sa_sigaction == libc::SIG_IGN
+}
+
 /// Forks. The caller goes on in the child, the worker; the parent, which has the pid that was started, stays behind as the
 /// guardian and never returns from here:
 ///
-/// - it passes signals on that a process sent; a terminal's keys reach the worker anyway, its end (SIGHUP) may not. The
+/// - it passes signals on that a process sent; a terminal's keys reach the worker anyway, its end (SIGHUP) may not, unless
+///   `nohup` was told that it is to change nothing. The
 ///   second request to end kills the worker if it comes 1 s or more after the first;
 /// - when the worker is gone, it ends everything below itself, removes the private directory and the lock file;
 /// - it exits as the worker did: with its code, or by the same signal. A worker killed for impatience: 128 + the first signal.
@@ -88,7 +98,8 @@ pub fn enter(mut owner: Owner) -> Result<Owner, EnterError> {
     // SAFETY: the default action runs no code of ours.
     unsafe { sigaction(Signal::SIGCHLD, &default) }.map_err(system("resetting SIGCHLD"))?;
     // Blocked before the fork: what comes between is kept for the guardian, which passes it on.
-    let mut heard: SigSet = FORWARDED.into_iter().collect();
+    let nohup = is_ignored(Signal::SIGHUP);
+    let mut heard: SigSet = FORWARDED.into_iter().filter(|signal| !(nohup && *signal == Signal::SIGHUP)).collect();
     heard.add(Signal::SIGCHLD);
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&heard), Some(&mut before)).map_err(system("blocking signals"))?;

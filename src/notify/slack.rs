@@ -14,6 +14,11 @@ use crate::workflow::action::{Class, Failure};
 /// All of it, from looking up the name to the answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// What to do where Slack, or the way to it, does not work.
+const LOOK: &str = "look at slack_alerts_url and at the network";
+/// What to do where it works and says no.
+const NEW_WEBHOOK: &str = "make a new webhook in Slack, set slack_alerts_url to it, and  mt config check";
+
 /// The text as it goes out. `late`: another run had it to send.
 pub fn text(entry: &OutboxEntry, late: bool) -> String {
     let remarks: String = remarks(entry, late).iter().map(|one| format!("({one})\n")).collect();
@@ -30,7 +35,7 @@ pub async fn post(webhook: &Secret, text: &str, roots: &[u8]) -> Result<(), Fail
         Err(error) if error.is_connect() || error.is_builder() => return Err(unreachable(error, Class::Transient)),
         Err(error) => {
             let message = format!("Slack does not answer: {}", cause(&error));
-            return Err(Failure::new(Class::Timeout, SLACK_UNCERTAIN, message));
+            return Err(Failure::new(Class::Timeout, SLACK_UNCERTAIN, message).with_next(LOOK));
         }
     };
     let status = answer.status();
@@ -52,9 +57,12 @@ pub async fn post(webhook: &Secret, text: &str, roots: &[u8]) -> Result<(), Fail
         status if status.is_server_error() => Class::Transient,
         _ => Class::Permanent,
     };
-    let code = if class == Class::Permanent { SLACK_REFUSED } else { SLACK_UNREACHABLE };
+    let (code, next) = match class {
+        Class::Permanent => (SLACK_REFUSED, NEW_WEBHOOK),
+        Class::Transient | Class::NeedsHuman | Class::Timeout => (SLACK_UNREACHABLE, LOOK),
+    };
     let why: String = answer.text().await.unwrap_or_default().chars().take(100).collect();
-    Err(Failure::new(class, code, format!("Slack answers {status}: {}", super::words::one_line(&why))))
+    Err(Failure::new(class, code, format!("Slack answers {status}: {}", super::words::one_line(&why))).with_next(next))
 }
 
 fn client(roots: &[u8]) -> Result<Client, reqwest::Error> {
@@ -69,5 +77,5 @@ fn client(roots: &[u8]) -> Result<Client, reqwest::Error> {
 
 fn unreachable(error: reqwest::Error, class: Class) -> Failure {
     let message = format!("Slack cannot be reached: {}", cause(&error));
-    Failure::new(class, SLACK_UNREACHABLE, message).with_next("look at slack_alerts_url and at the network")
+    Failure::new(class, SLACK_UNREACHABLE, message).with_next(LOOK)
 }

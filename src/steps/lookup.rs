@@ -77,7 +77,7 @@ impl VaultClient {
     }
 
     async fn ask(&self, server: &str, token: &VaultToken) -> Result<Lookup, String> {
-        let url = url(server)?;
+        let url = url(server, "/v1/auth/token/lookup-self")?;
         let client = self.client.get_or_try_init(|| make(self.authorities.clone())).await?;
         let mut header =
             HeaderValue::from_str(token.expose()).map_err(|_| "the token does not fit into a header".to_owned())?;
@@ -115,7 +115,8 @@ impl Data {
     }
 }
 
-fn url(server: &str) -> Result<reqwest::Url, String> {
+/// The URL of this path on a vault server that is named as for htgettoken.
+pub(super) fn url(server: &str, path: &str) -> Result<reqwest::Url, String> {
     let with_scheme = if server.contains("://") { server.to_owned() } else { format!("https://{server}") };
     let mut url = reqwest::Url::parse(&with_scheme).map_err(|error| format!("the vault server {server:?}: {error}"))?;
     if url.scheme() != "https" {
@@ -126,7 +127,7 @@ fn url(server: &str) -> Result<reqwest::Url, String> {
     if url.port().is_none() && !written.rsplit(']').next().unwrap_or_default().contains(':') {
         url.set_port(Some(PORT)).map_err(|()| format!("the vault server {server:?} cannot have a port"))?;
     }
-    url.set_path("/v1/auth/token/lookup-self");
+    url.set_path(path);
     url.set_query(None);
     Ok(url)
 }
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_server_is_taken_as_htgettoken_takes_it() {
-        let text = |server| url(server).unwrap().to_string();
+        let text = |server| url(server, "/v1/auth/token/lookup-self").unwrap().to_string();
         assert_eq!(text("vault.example.org"), "https://vault.example.org:8200/v1/auth/token/lookup-self");
         assert_eq!(text("vault.example.org:8300"), "https://vault.example.org:8300/v1/auth/token/lookup-self");
         assert_eq!(text("https://vault.example.org:443"), "https://vault.example.org/v1/auth/token/lookup-self");
@@ -154,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_token_is_never_sent_in_the_clear() {
-        assert!(url("http://vault.example.org").is_err());
+        assert!(url("http://vault.example.org", "/").is_err());
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Plays FERRY: a run of ferry-refresh for each fault, and the UIDs that stay.
 
-use serde_json::Value;
-
 use super::judge::{self, expect, mails_to};
 use super::support::corner::{Corner, target};
 use super::support::lab::Lab;
@@ -44,9 +42,11 @@ fn uids(corner: &Corner) -> Vec<Option<u64>> {
     listed["uids"].as_array().unwrap().iter().map(|row| row["uid"].as_u64()).collect()
 }
 
-fn check(cell: &Cell, run: &Value, code: Option<i32>, seconds: u32, mails: &[String]) -> Result<(), String> {
+fn check(cell: &Cell, corner: &Corner, code: Option<i32>, seconds: u32, mails: &[String]) -> Result<(), String> {
+    let (run, lab) = (corner.show("latest"), corner.lab.dir().to_str().unwrap());
     for account in ACCOUNTS {
-        judge::target(cell, target(run, account, "fetch-uid", "-"), seconds, str::to_owned)?;
+        let fill = |text: &str| text.replace("{lab}", lab).replace("{account}", account);
+        judge::target(cell, target(&run, account, "fetch-uid", "-"), seconds, fill)?;
     }
     judge::told(mails, &ACCOUNTS.map(|account| (account.to_owned(), cell.mail)))?;
     expect(cell.name, &code, &Some(if cell.fails() { 11 } else { 0 }))
@@ -63,7 +63,7 @@ fn play(lab: &Lab, corner: &Corner, cell: &Cell) {
         configure(corner, port, seconds);
         let before = mails_to(lab, ADMIN).len();
         let ended = corner.run(&["run", "ferry-refresh"]);
-        outcome = check(cell, &corner.show("latest"), ended.code, seconds, &mails_to(lab, ADMIN)[before..]);
+        outcome = check(cell, corner, ended.code, seconds, &mails_to(lab, ADMIN)[before..]);
         match &outcome {
             Ok(()) => break,
             Err(wrong) => eprintln!("with {seconds} s: {wrong}"),

@@ -151,6 +151,13 @@ fn root_is_refused_with_the_account_to_use_and_may_still_check_a_workflow() {
         &["runs", "cancel", "latest"],
         &["runs", "prune"],
         &["uids", "list"],
+        &["uids", "set", "dunepro", "1"],
+        &["counters", "list"],
+        &["counters", "reset", DUNE],
+        &["store", "verify"],
+        &["store", "export", "-"],
+        &["store", "import", "--empty"],
+        &["store", "compact"],
     ] {
         let ended = as_root(&corner, refused).exits(1);
         assert!(ended.err.contains("runuser -u mtlab -- mt"), "{refused:?}: {ended:?}");

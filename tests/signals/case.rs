@@ -3,14 +3,14 @@
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{self, SigHandler, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::DUNE;
@@ -27,6 +27,8 @@ pub enum Shot {
     CtrlC,
     /// The terminal goes away.
     TerminalClosed,
+    /// SIGHUP to a process that nohup has started.
+    NoHangUp,
     /// Whoever reads what mt says goes away.
     ReaderGone,
     /// Ctrl-C, a second of patience, Ctrl-C.
@@ -139,6 +141,15 @@ struct Terminal {
 impl Run {
     fn start(corner: &Corner<'_>, words: &[&str], shot: Shot) -> Self {
         let mut command = corner.mt(words);
+        if shot == Shot::NoHangUp {
+            // SAFETY: it calls nothing but signal(2), which may be called between fork and exec.
+            unsafe {
+                command.pre_exec(|| {
+                    signal::signal(Signal::SIGHUP, SigHandler::SigIgn)?;
+                    Ok(())
+                });
+            }
+        }
         let on_terminal = matches!(shot, Shot::CtrlC | Shot::CtrlCTwice | Shot::TerminalClosed);
         if !on_terminal {
             let mt = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("lab/lab can be started");
@@ -169,6 +180,12 @@ impl Run {
             Shot::Sent(signal) => {
                 send(guardian, signal);
                 return signal == Signal::SIGPIPE;
+            }
+            Shot::NoHangUp => {
+                for pid in [guardian, worker] {
+                    send(pid, Signal::SIGHUP);
+                }
+                return true;
             }
             Shot::CtrlC => self.type_ctrl_c(),
             Shot::CtrlCTwice => {

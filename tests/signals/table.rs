@@ -36,6 +36,13 @@ const ROWS: &[Row] = &[
     },
     Row { what: "SIGTERM", does: ENDS, shot: Shot::Sent(Signal::SIGTERM), status: "interrupted", code: 143 },
     Row { what: "SIGHUP", does: ENDS, shot: Shot::Sent(Signal::SIGHUP), status: "interrupted", code: 143 },
+    Row {
+        what: "SIGHUP under `nohup`",
+        does: "nothing: the run goes on",
+        shot: Shot::NoHangUp,
+        status: "succeeded",
+        code: 0,
+    },
     Row { what: "the terminal is closed", does: ENDS, shot: Shot::TerminalClosed, status: "interrupted", code: 143 },
     Row {
         what: "SIGQUIT",
@@ -103,8 +110,9 @@ const SHIPPED: [Step; 5] = [
 /// Plays all cases, some at once, and names every one that went wrong.
 fn play_all(cases: Vec<(&'static Row, Step, bool)>) {
     let Some(lab) = &*LAB else { return };
-    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
-        // A shell without job control makes what it starts in the background ignore both, and all children inherit that.
+    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+        // A shell without job control makes what it starts in the background ignore two of them, nohup the third, and all
+        // children inherit that.
         // SAFETY: the default action runs no code of ours.
         unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.unwrap();
     }

@@ -22,8 +22,12 @@ const STALE: Rule = Rule {
     next: Some("fetch the new keytab of {principal}"),
     ..KEYTAB
 };
-const REVOKED: Rule =
-    Rule { code: PRINCIPAL_REVOKED, cause: "the KDC refuses {principal}: {line}", next: None, ..KEYTAB };
+const REVOKED: Rule = Rule {
+    code: PRINCIPAL_REVOKED,
+    cause: "the KDC refuses {principal}: {line}",
+    next: Some("ask those who run the KDC to unlock or renew it; kinit -k -t {keytab} {principal} must work"),
+    ..KEYTAB
+};
 const KDC: Rule = Rule {
     class: Class::Transient,
     code: KDC_UNREACHABLE,
@@ -61,7 +65,7 @@ pub const RULES: &[Rule] = &[
         says: &["not found in kerberos database"],
         code: PRINCIPAL_UNKNOWN,
         cause: "the KDC does not know {principal}",
-        next: None,
+        next: Some("ask those who run the KDC for it, or correct it; kinit -k -t {keytab} {principal} must work"),
         ..KEYTAB
     },
     Rule { says: &["have been revoked"], ..REVOKED },
@@ -84,8 +88,13 @@ pub const RULES: &[Rule] = &[
     Rule { says: &["timed out"], ..KDC },
 ];
 
-const FALLBACK: Rule =
-    Rule { class: Class::Transient, code: KINIT_FAILED, cause: "{program} failed: {line}", next: None, ..KEYTAB };
+const FALLBACK: Rule = Rule {
+    class: Class::Transient,
+    code: KINIT_FAILED,
+    cause: "{program} failed: {line}",
+    next: Some("kinit -k -t {keytab} {principal}"),
+    ..KEYTAB
+};
 
 /// Why kinit (or klist) failed.
 pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {

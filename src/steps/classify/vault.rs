@@ -7,6 +7,7 @@
 use super::{Facts, TooSlow, shorten};
 use crate::process::Exit;
 use crate::steps::codes::*;
+use crate::steps::lookup;
 use crate::workflow::action::{Class, Failure};
 use crate::workflow::code::Code;
 
@@ -126,7 +127,7 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
             let why = line.split_once(" failed: ").map_or(line.as_str(), |(_, why)| why);
             let colon = if why.is_empty() { "" } else { ": " };
             let cause = format!("the login at the vault server {vault} with Kerberos failed{colon}{why}");
-            made(Class::Transient, VAULT_KERBEROS, cause)
+            made(Class::Transient, VAULT_KERBEROS, cause).with_next(kerberos_by_hand(vault, why))
         }
         Verdict::Refused => {
             let cause = format!("the vault server {vault} refuses this service (403, permission denied)");
@@ -150,6 +151,15 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
 pub fn login_was_turned_down(output: &str) -> bool {
     let lower = output.to_ascii_lowercase();
     lower.lines().any(|line| line.contains("kerberos negotiate with") && line.contains("httperror: unauthorized"))
+}
+
+/// How a person sees more of it: who answered in the vault's place, or whether the KDC gives tickets for it.
+fn kerberos_by_hand(vault: &str, why: &str) -> String {
+    match lookup::url(vault, "/v1/sys/health") {
+        Ok(health) if why.starts_with("HTTPError") => format!("curl {health} shows who answers there"),
+        Ok(health) => format!("with a ticket:  kvno host/{}", health.host_str().unwrap_or(vault)),
+        Err(_) => "correct vaultServer".to_owned(),
+    }
 }
 
 /// What it means that htgettoken does not end.

@@ -83,20 +83,56 @@ impl FerryClient {
     pub(super) async fn uid(&self, world: &World, account: &AccountName, attempt: &Attempt) -> Result<u32, Failure> {
         let url = self.url(account)?;
         let client = self.client.get_or_try_init(|| self.connect()).await?;
+        let by_hand = self.by_hand(&url);
         let mut request = client.get(url);
         if self.method == AuthMethod::Jwt {
             request = request.header(AUTHORIZATION, self.bearer.header(world, &self.settings, attempt).await?);
         }
         tokio::select! {
             answer = exchange(request) => {
-                let (status, body) = answer?;
-                self.read(status, &body, account)
+                let read = match answer {
+                    Ok((status, body)) => self.read(status, &body, account),
+                    Err(failure) => Err(failure),
+                };
+                read.map_err(|failure| self.advised(failure, account, by_hand))
             }
             () = attempt.cancel.cancelled() => {
                 Err(Failure::new(Class::Timeout, FERRY_UNREACHABLE, "FERRY did not answer in time")
                     .with_next("look at FERRY, or raise timeouts.ferryRequestTimeout"))
             }
         }
+    }
+
+    /// How a person asks the same and sees the whole answer: without a token, which has no place on a command line.
+    fn by_hand(&self, url: &Url) -> String {
+        match (&self.settings.host_cert, &self.settings.host_key, self.method) {
+            (Some(certificate), Some(key), AuthMethod::Tls) => {
+                let [certificate, key] = [certificate, key].map(|path| quoted(&path.to_string_lossy()));
+                format!("curl -k --cert {certificate} --key {key} {}", quoted(url.as_str()))
+            }
+            (_, _, AuthMethod::Tls | AuthMethod::Jwt) => format!("curl -k {}", quoted(url.as_str())),
+        }
+    }
+
+    /// With the next command, where FERRY's word alone does not say what to do.
+    fn advised(&self, failure: Failure, account: &AccountName, by_hand: String) -> Failure {
+        if failure.next.is_some() {
+            return failure;
+        }
+        let next = match failure.code {
+            FERRY_REFUSED => match (&self.settings.host_cert, self.method) {
+                (Some(certificate), AuthMethod::Tls) => format!(
+                    "openssl x509 -noout -subject -dates -in {}  shows what FERRY must know",
+                    quoted(&certificate.to_string_lossy())
+                ),
+                (_, AuthMethod::Tls | AuthMethod::Jwt) => {
+                    "ask those who run FERRY for the rights of ferry.serviceRole".to_owned()
+                }
+            },
+            FERRY_SAYS_NO | FERRY_BAD_UID => format!("ask those who run FERRY; until then  mt uids set {account} UID"),
+            _ => format!("look at what answers:  {by_hand}"),
+        };
+        failure.with_next(next)
     }
 
     fn url(&self, account: &AccountName) -> Result<Url, Failure> {
@@ -149,6 +185,11 @@ impl FerryClient {
             }
         }
     }
+}
+
+/// As a shell takes it for one word.
+fn quoted(text: &str) -> String {
+    shell_words::quote(text).into_owned()
 }
 
 /// A key that the chosen method needs is not in the configuration.
@@ -214,7 +255,7 @@ fn unreachable(error: &reqwest::Error) -> Failure {
     // With TLS 1.3 the server's word on our certificate comes in place of the answer.
     if why.contains("received fatal alert") {
         let message = format!("FERRY refuses the connection: {why}");
-        return Failure::new(Class::Permanent, FERRY_REFUSED, message).with_next("look at ferry.hostCert");
+        return Failure::new(Class::Permanent, FERRY_REFUSED, message);
     }
     Failure::new(Class::Transient, FERRY_UNREACHABLE, format!("FERRY cannot be reached: {why}"))
         .with_next("look at ferry.host, ferry.port and FERRY itself")

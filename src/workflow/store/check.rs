@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use super::error::StoreError;
 use super::keys::{self, Tree};
-use super::view::View;
+use super::record;
+use super::view::{KnownUid, View};
 use crate::workflow::event::Event;
 use crate::workflow::id::RunId;
 use crate::workflow::run::RunState;
@@ -28,6 +30,35 @@ pub(super) enum Remedy {
     Rebuild(Box<RunState>),
     /// Nothing can be made of what is left.
     Drop,
+}
+
+/// Is this a record as `mt` writes them, as far as can be said without knowing what it is for? [`known_runs`] and whoever
+/// looks for a run by its id find no others.
+pub(super) fn is_one_of_ours(store: &Path, tree: Tree, key: &str, value: &[u8]) -> Result<(), StoreError> {
+    let strange = |what: &str| Err(StoreError::damaged(store, format!("record {tree}/{key} {what}")));
+    let run = key.split('/').next().and_then(|id| id.parse::<RunId>().ok());
+    let is_named = match (tree, run) {
+        (Tree::Meta | Tree::Counters | Tree::Uids | Tree::Metrics | Tree::Outbox, _) => !key.is_empty(),
+        (Tree::Runs, Some(run)) => key == keys::run(run),
+        (Tree::Events, Some(run)) => {
+            keys::event_seq(key.as_bytes()).is_some_and(|number| key == keys::event(run, number))
+        }
+        (Tree::Machines, Some(run)) => key.strip_prefix(&keys::of_run(run, "")).is_some_and(|rest| !rest.is_empty()),
+        (Tree::Runs | Tree::Machines | Tree::Events, None) => false,
+    };
+    if !is_named {
+        return strange("has no key of that tree");
+    }
+    match tree {
+        // 0 is root's, and the last one means "no user" to the system.
+        Tree::Uids => match record::decode::<KnownUid>(store, tree, key.as_bytes(), value)?.uid {
+            0 | u32::MAX => strange("holds no UID"),
+            _ => Ok(()),
+        },
+        Tree::Meta | Tree::Runs | Tree::Machines | Tree::Events | Tree::Counters | Tree::Metrics | Tree::Outbox => {
+            record::decode::<serde::de::IgnoredAny>(store, tree, key.as_bytes(), value).map(|_| ())
+        }
+    }
 }
 
 /// Every run of which anything is there, but for those that are being pruned.

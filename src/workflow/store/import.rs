@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -25,6 +25,13 @@ use super::state_dir::StateDir;
 use super::view::{KnownUid, View};
 use crate::workflow::code::Code;
 use crate::workflow::id::RunId;
+use crate::workflow::input_file;
+
+/// No line has more bytes. The longest that `mt` writes are definitions, of a file of 256 KiB at most, and records of runs.
+const MOST_LINE: u64 = 64 << 20;
+
+/// No store has made so many commits. One that says so could make no more.
+const MOST_COMMITS: u64 = u64::MAX >> 1;
 
 /// What the fresh store gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,14 +149,45 @@ impl ImportError {
 pub fn import(state: &StateDir, order: &ImportOrder, options: &Options) -> Result<Imported, ImportError> {
     let _turn = TurnLine::new(state).turn(options.patience)?;
     let why_aside = present(state, order.replace, options)?;
+    // Opening it never waits: others wait for us.
+    let export = match &order.from {
+        From::File { path, partial } => {
+            let failed = |source| ImportError::Read { path: path.clone(), source };
+            Some((path.as_path(), BufReader::new(input_file::open(path).map_err(failed)?), *partial))
+        }
+        From::Empty => None,
+    };
+    let now = Timestamp::now();
+    let (new, made, mut imported) = make(state, order, options, export, now).inspect_err(|_| {
+        // It may be large. The first error is the one to tell, and the next import removes it, too.
+        let _ = fs::remove_dir_all(state.new_store());
+    })?;
+    let (store_id, sequence) = made;
+    if let Some(why) = why_aside {
+        imported.aside = put_aside(state, why, now)?;
+    }
+    put_in_place(state, &new, store_id, sequence)?;
+    Ok(imported)
+}
+
+/// An export that is open, its name, and whether what there is of it is enough.
+type Export<'a> = (&'a Path, BufReader<File>, bool);
+
+/// Fills the fresh store beside its place: where it is, its id and sequence.
+fn make(
+    state: &StateDir,
+    order: &ImportOrder,
+    options: &Options,
+    export: Option<Export<'_>>,
+    now: Timestamp,
+) -> Result<(PathBuf, (Ulid, u64), Imported), ImportError> {
     let mut fresh = Fresh::begin(state, options.min_free)?;
     let mut imported = Imported::default();
     let mut sequence = 0;
-    if let From::File { path, partial } = &order.from {
-        sequence = read(path, *partial, &mut fresh, &mut imported)?;
+    if let Some((path, file, partial)) = export {
+        sequence = read(path, file, partial, &mut fresh, &mut imported)?;
     }
     mend(&mut fresh, &mut imported)?;
-    let now = Timestamp::now();
     for (account, uid) in &order.uids {
         let known = fresh.view().uid(account);
         if known.ok().flatten().is_some_and(|known| known.uid == *uid) {
@@ -161,11 +199,7 @@ pub fn import(state: &StateDir, order: &ImportOrder, options: &Options) -> Resul
     }
     let store_id = Ulid::new();
     let new = fresh.finish(store_id, sequence)?;
-    if let Some(why) = why_aside {
-        imported.aside = put_aside(state, why, now)?;
-    }
-    put_in_place(state, &new, store_id, sequence)?;
-    Ok(imported)
+    Ok((new, (store_id, sequence), imported))
 }
 
 /// What the present store is put aside as; `None`: there is none.
@@ -203,26 +237,38 @@ struct RecordLine<'a> {
 }
 
 /// Copies the records of the file and gives the sequence the exported store had.
-fn read(path: &Path, partial: bool, fresh: &mut Fresh, imported: &mut Imported) -> Result<u64, ImportError> {
+fn read(
+    path: &Path,
+    mut file: BufReader<File>,
+    partial: bool,
+    fresh: &mut Fresh,
+    imported: &mut Imported,
+) -> Result<u64, ImportError> {
     let failed = |source| ImportError::Read { path: path.to_owned(), source };
-    let mut file = BufReader::new(File::open(path).map_err(failed)?);
     let (mut text, mut number) = (Vec::new(), 0);
     let mut header: Option<Header> = None;
+    let mut left_out = LeftOut::default();
     loop {
         text.clear();
-        let length = file.read_until(b'\n', &mut text).map_err(failed)?;
+        let length = file.by_ref().take(MOST_LINE).read_until(b'\n', &mut text).map_err(failed)?;
         let whole = text.pop_if(|last| *last == b'\n').is_some();
+        let strange = |why: String| ImportError::Strange { path: path.to_owned(), line: number + 1, why };
+        if length as u64 == MOST_LINE && !whole {
+            return Err(strange(format!("it is longer than {} MiB", MOST_LINE >> 20)));
+        }
         if length == 0 || !whole {
             break;
         }
-        number += 1;
-        let strange = |why: String| ImportError::Strange { path: path.to_owned(), line: number, why };
         if header.is_none() {
             let first: Header = serde_json::from_slice(&text).map_err(|e| strange(e.to_string()))?;
             if first.format > FORMAT {
                 return Err(ImportError::Newer { path: path.to_owned(), format: first.format });
             }
+            if first.sequence > MOST_COMMITS {
+                return Err(strange(format!("no store has made {} commits", first.sequence)));
+            }
             header = Some(first);
+            number += 1;
             continue;
         }
         if let Ok(EndLine { end }) = serde_json::from_slice(&text) {
@@ -230,23 +276,50 @@ fn read(path: &Path, partial: bool, fresh: &mut Fresh, imported: &mut Imported) 
                 return Err(strange(format!("it says that there are {}, and {} came", end.records, imported.records)));
             }
             imported.missing = end.missing;
+            imported.missing.extend(left_out.told());
             return Ok(header.map_or(0, |header| header.sequence));
         }
         let line: RecordLine<'_> = serde_json::from_slice(&text).map_err(|e| strange(e.to_string()))?;
         let Some(tree) = Tree::ALL.iter().copied().find(|tree| tree.as_str() == line.tree) else {
-            return Err(strange(format!("there is no tree {:?}", line.tree)));
+            let named: String = line.tree.chars().take(20).collect();
+            return Err(strange(format!("there is no tree {named:?}")));
         };
         let value = [&[line.version], line.value.get().as_bytes()].concat();
-        fresh.put(tree, line.key.as_bytes(), &value)?;
         imported.records += 1;
+        number += 1;
+        match check::is_one_of_ours(path, tree, &line.key, &value) {
+            Ok(()) => fresh.put(tree, line.key.as_bytes(), &value)?,
+            Err(newer @ StoreError::Newer { .. }) => return Err(newer.into()),
+            Err(_) => left_out.add(tree, number),
+        }
     }
     match header {
         None => Err(ImportError::Strange { path: path.to_owned(), line: 1, why: "it is empty".to_owned() }),
         Some(header) if partial => {
             imported.missing.push("the end of the export".to_owned());
+            imported.missing.extend(left_out.told());
             Ok(header.sequence)
         }
         Some(_) => Err(ImportError::CutOff { path: path.to_owned(), records: imported.records }),
+    }
+}
+
+/// Records that `mt` does not write, by tree: how many, and the line of the first. In the store they would be damage that no
+/// further export and import mends.
+#[derive(Default)]
+struct LeftOut(BTreeMap<Tree, (usize, usize)>);
+
+impl LeftOut {
+    fn add(&mut self, tree: Tree, line: usize) {
+        self.0.entry(tree).or_insert((0, line)).0 += 1;
+    }
+
+    fn told(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|(tree, (count, line))| {
+            format!(
+                "{count} records of the tree {tree} that no mt writes were left out, the first of them in line {line}"
+            )
+        })
     }
 }
 

@@ -39,7 +39,7 @@ pub const CELLS: &[Cell] = &[
         class: "permanent",
         code: "MT0174",
         says: &["FERRY does not accept the client certificate ferry.hostCert (403 Forbidden)"],
-        next: "-",
+        next: "openssl x509 -noout -subject -dates -in {lab}/ca/client.pem  shows what FERRY must know",
         ..FERRY
     },
     Cell {
@@ -55,7 +55,7 @@ pub const CELLS: &[Cell] = &[
         name: "ferry_page",
         code: "MT0177",
         says: &["FERRY's answer cannot be read: "],
-        next: "-",
+        next: "look at what answers:  curl -k --cert {lab}/ca/client.pem --key {lab}/ca/client.key 'https://ferry.lab.test:7044/getUserInfo?username={account}'",
         ..FERRY
     },
     Cell {

@@ -81,6 +81,7 @@ pub const CELLS: &[Cell] = &[
         },
         code: "MT0024",
         says: &["the KDC does not know nobody@LAB.TEST"],
+        next: "ask those who run the KDC for it, or correct it; kinit -k -t {corner}/elsewhere.keytab nobody@LAB.TEST must work",
         ..KINIT
     },
     Cell {

@@ -92,7 +92,6 @@ pub const CELLS: &[Cell] = &[
         class: "timeout",
         code: "MT0233",
         says: &["Slack does not answer: operation timed out"],
-        next: "-",
         ..SLACK
     },
     Cell {
@@ -102,7 +101,7 @@ pub const CELLS: &[Cell] = &[
         class: "permanent",
         code: "MT0231",
         says: &["Slack answers 403 Forbidden: not you"],
-        next: "-",
+        next: "make a new webhook in Slack, set slack_alerts_url to it, and  mt config check",
         ..SLACK
     },
     Cell {
