@@ -24,6 +24,12 @@ pub enum CrashPoint {
     StoreCommitBefore,
     /// A group commit is durable and nobody knows.
     StoreCommitAfter,
+    /// The store that is replaced is put aside, and nothing is in its place.
+    StoreAsideAfter,
+    /// The store is copied, and not yet exchanged with its copy.
+    StoreExchangeBefore,
+    /// The store is exchanged with its copy, and its sidecar is that of before.
+    StoreExchangeAfter,
     /// The store's sidecar is written beside its place.
     SidecarRenameBefore,
     /// The store's sidecar is in its place.
@@ -58,11 +64,14 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::StoreMadeBefore,
         Self::StoreMadeAfter,
         Self::StoreCommitBefore,
         Self::StoreCommitAfter,
+        Self::StoreAsideAfter,
+        Self::StoreExchangeBefore,
+        Self::StoreExchangeAfter,
         Self::SidecarRenameBefore,
         Self::SidecarRenameAfter,
         Self::ChildStartBefore,
@@ -87,6 +96,9 @@ impl CrashPoint {
             Self::StoreMadeAfter => "store-made-after",
             Self::StoreCommitBefore => "store-commit-before",
             Self::StoreCommitAfter => "store-commit-after",
+            Self::StoreAsideAfter => "store-aside-after",
+            Self::StoreExchangeBefore => "store-exchange-before",
+            Self::StoreExchangeAfter => "store-exchange-after",
             Self::SidecarRenameBefore => "sidecar-rename-before",
             Self::SidecarRenameAfter => "sidecar-rename-after",
             Self::ChildStartBefore => "child-start-before",
@@ -115,6 +127,11 @@ impl CrashPoint {
         matches!(self, Self::StoreMadeBefore | Self::StoreMadeAfter)
     }
 
+    /// Is it passed only where a store is replaced or compacted?
+    pub const fn is_of_upkeep(self) -> bool {
+        matches!(self, Self::StoreAsideAfter | Self::StoreExchangeBefore | Self::StoreExchangeAfter)
+    }
+
     /// Is it the guardian that passes it?
     pub const fn is_the_guardians(self) -> bool {
         match self {
@@ -123,6 +140,9 @@ impl CrashPoint {
             | Self::StoreMadeAfter
             | Self::StoreCommitBefore
             | Self::StoreCommitAfter
+            | Self::StoreAsideAfter
+            | Self::StoreExchangeBefore
+            | Self::StoreExchangeAfter
             | Self::SidecarRenameBefore
             | Self::SidecarRenameAfter
             | Self::ChildStartBefore

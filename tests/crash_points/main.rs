@@ -358,7 +358,8 @@ impl Rounds {
 /// The points that such a run must pass.
 fn points(before: Before) -> Vec<CrashPoint> {
     let of_new = before == Before::New;
-    CrashPoint::ALL.into_iter().filter(|point| point.is_of_the_first_start() == of_new).collect()
+    let all = CrashPoint::ALL.into_iter().filter(|point| !point.is_of_upkeep());
+    all.filter(|point| point.is_of_the_first_start() == of_new).collect()
 }
 
 /// Tells the other workers.

@@ -16,6 +16,7 @@ use super::open::{Opened, check_free_space, size_of};
 use super::sidecar::{Sidecar, sync_directory};
 use super::state_dir::StateDir;
 use super::view::View;
+use crate::crash_point::{CrashPoint, pass};
 
 /// A smaller log is never copied, in bytes.
 const WORTH_IT: u64 = 64 << 20;
@@ -83,10 +84,12 @@ pub fn compact(state: &StateDir, options: &Options) -> Result<Option<Compacted>,
     // A panic now comes too late to matter: everything was copied.
     let _ = caught(|| drop(opened));
     // At once: there is no moment without a store, and the sidecar fits both.
+    pass(CrashPoint::StoreExchangeBefore);
     renameat2(AT_FDCWD, &new, AT_FDCWD, &path, RenameFlags::RENAME_EXCHANGE)
         .map_err(|errno| StoreError::io("exchange with its copy", &path, io::Error::from(errno)))?;
+    pass(CrashPoint::StoreExchangeAfter);
     sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
-    sidecar_of(state, store_id, sequence)?.write(&state.sidecar())?;
+    sidecar_of(&path, store_id, sequence)?.write(&state.sidecar())?;
     // What stays after a kill here is removed by whoever makes the next store.
     fs::remove_dir_all(&new).map_err(|e| StoreError::io("remove the copied", &new, e))?;
     Ok(Some(Compacted { before, after: size(&path)?, records }))

@@ -113,12 +113,12 @@ pub(super) fn put_in_place(state: &StateDir, new: &Path, store_id: Ulid, sequenc
     fs::rename(new, &path).map_err(|e| StoreError::io("make", &path, e))?;
     pass(CrashPoint::StoreMadeAfter);
     sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
-    sidecar_of(state, store_id, sequence)?.write(&state.sidecar())
+    sidecar_of(&path, store_id, sequence)?.write(&state.sidecar())
 }
 
-/// The sidecar of a store that has just been made.
-pub(super) fn sidecar_of(state: &StateDir, store_id: Ulid, sequence: u64) -> Result<Sidecar, StoreError> {
-    let log = state.store().join("db");
+/// The sidecar of a store that has just been made, here.
+pub(super) fn sidecar_of(store: &Path, store_id: Ulid, sequence: u64) -> Result<Sidecar, StoreError> {
+    let log = store.join("db");
     let log_bytes = fs::metadata(&log).map_err(|e| StoreError::io("look at", &log, e))?.len();
     Ok(Sidecar { format: FORMAT, store_id, checkpoint: sequence, log_bytes, fresh_bytes: log_bytes })
 }

@@ -14,15 +14,16 @@ use super::caught::caught;
 use super::check::{self, Remedy};
 use super::error::{NOT_IMPORTED, StoreError};
 use super::export::{EndLine, Header};
-use super::fresh::{Fresh, put_in_place};
+use super::fresh::{Fresh, put_in_place, sidecar_of};
 use super::handle::{Access, Options};
 use super::keys::{self, Tree};
 use super::lock::Line as TurnLine;
 use super::open::Opened;
 use super::record;
-use super::sidecar::{FORMAT, sync_directory};
+use super::sidecar::{FORMAT, Sidecar, sync_directory};
 use super::state_dir::StateDir;
 use super::view::{KnownUid, View};
+use crate::crash_point::{CrashPoint, pass};
 use crate::workflow::code::Code;
 use crate::workflow::id::RunId;
 use crate::workflow::input_file;
@@ -164,7 +165,7 @@ pub fn import(state: &StateDir, order: &ImportOrder, options: &Options) -> Resul
     })?;
     let (store_id, sequence) = made;
     if let Some(why) = why_aside {
-        imported.aside = put_aside(state, why, now)?;
+        imported.aside = put_aside(state, why, now, &sidecar_of(&new, store_id, sequence)?)?;
     }
     put_in_place(state, &new, store_id, sequence)?;
     Ok(imported)
@@ -370,8 +371,12 @@ fn remove(fresh: &mut Fresh, tree: Tree, prefix: &str, from: &str) -> Result<(),
     doomed.iter().try_for_each(|key| fresh.remove(tree, key))
 }
 
-/// Renames the store and its sidecar; gives the store's new place, or the sidecar's if that was all there was.
-fn put_aside(state: &StateDir, why: &str, now: Timestamp) -> Result<Option<PathBuf>, StoreError> {
+/// Renames the store and keeps its sidecar under the same name; gives the store's new place, or the sidecar's if that was
+/// all there was.
+///
+/// A sidecar stands all the while: that of before, or, where none was, that of the store to come. Whoever opens the place
+/// after a kill finds no store, or not the one it speaks of, and never takes the place for one where nothing has been.
+fn put_aside(state: &StateDir, why: &str, now: Timestamp, to_come: &Sidecar) -> Result<Option<PathBuf>, StoreError> {
     let time = now.strftime("%Y%m%dT%H%M%SZ").to_string();
     let named = |name: String| state.path().join(name);
     let aside = (1..)
@@ -379,14 +384,17 @@ fn put_aside(state: &StateDir, why: &str, now: Timestamp) -> Result<Option<PathB
         .find(|name| !named(name.clone()).exists() && !named(format!("{name}.json")).exists())
         .unwrap_or_default();
     let (store, sidecar) = (named(aside.clone()), named(format!("{aside}.json")));
-    let moved = |from: &Path, to: &Path| match fs::rename(from, to) {
+    let moved = |done: io::Result<()>, from: &Path| match done {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(e) => Err(StoreError::io("put aside", from, e)),
     };
-    // The store first: with a sidecar and no store nobody takes the place for empty.
-    let was_there = moved(&state.store(), &store)?;
+    let had_sidecar = moved(fs::hard_link(state.sidecar(), &sidecar), &state.sidecar())?;
+    if !had_sidecar {
+        to_come.write(&state.sidecar())?;
+    }
+    let was_there = moved(fs::rename(state.store(), &store), &state.store())?;
+    pass(CrashPoint::StoreAsideAfter);
     sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
-    let had_sidecar = moved(&state.sidecar(), &sidecar)?;
     Ok(if was_there { Some(store) } else { had_sidecar.then_some(sidecar) })
 }

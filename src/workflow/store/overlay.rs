@@ -27,7 +27,7 @@ impl Overlay {
         &'a self,
         tree: Tree,
         range: (Bound<&[u8]>, Bound<&[u8]>),
-    ) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> {
+    ) -> impl DoubleEndedIterator<Item = (&'a [u8], Option<&'a [u8]>)> + use<'a> {
         self.trees[tree as usize].range::<[u8], _>(range).map(|(key, value)| (key.as_slice(), value.as_deref()))
     }
 

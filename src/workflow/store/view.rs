@@ -1,6 +1,7 @@
 //! What can be read: committed state, or, inside a write, that state with the changes made so far.
 
 use std::collections::BTreeMap;
+use std::iter::Peekable;
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
@@ -303,11 +304,11 @@ impl<'a> View<'a> {
 
     /// Walks over disk and overlays at once; where both know a key, the overlay wins.
     fn scan(&self, tree: Tree, range: Range<'_>, newest_first: bool, each: &mut Each<'_>) -> Result<(), StoreError> {
-        let mut changed: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
-        changed.extend(self.group.iter().flat_map(|group| group.range(tree, range)));
-        changed.extend(self.own.range(tree, range));
-        let mut changed: Box<dyn Iterator<Item = _>> =
-            if newest_first { Box::new(changed.into_iter().rev()) } else { Box::new(changed.into_iter()) };
+        let mut changed = Changed {
+            group: directed(self.group.into_iter().flat_map(|group| group.range(tree, range)), newest_first).peekable(),
+            own: directed(self.own.range(tree, range), newest_first).peekable(),
+            newest_first,
+        };
         let mut disk = match &self.base {
             None => None,
             Some(base) => Some((base, base.guarded(|| Ok(base.trees[tree as usize].range::<&[u8], _>(range)))?)),
@@ -350,6 +351,41 @@ impl<'a> View<'a> {
             } else {
                 from_disk = next_on_disk()?;
             }
+        }
+    }
+}
+
+/// Changes of a tree, as an [`Overlay`] shows them.
+type Changes<'a> = Box<dyn Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + 'a>;
+
+fn directed<'a>(
+    changes: impl DoubleEndedIterator<Item = (&'a [u8], Option<&'a [u8]>)> + 'a,
+    newest_first: bool,
+) -> Changes<'a> {
+    if newest_first { Box::new(changes.rev()) } else { Box::new(changes) }
+}
+
+/// The changes of a group commit and of one write in it, in order; where both know a key, the write's own wins. None is
+/// looked at before it is asked for: a write that appends thousands of events asks for the last one with each.
+struct Changed<'a> {
+    group: Peekable<Changes<'a>>,
+    own: Peekable<Changes<'a>>,
+    newest_first: bool,
+}
+
+impl<'a> Iterator for Changed<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match (self.group.peek(), self.own.peek()) {
+            (_, None) => self.group.next(),
+            (None, Some(_)) => self.own.next(),
+            (Some((groups, _)), Some((own, _))) if groups == own => {
+                self.group.next();
+                self.own.next()
+            }
+            (Some((groups, _)), Some((own, _))) if (groups < own) != self.newest_first => self.group.next(),
+            (Some(_), Some(_)) => self.own.next(),
         }
     }
 }
