@@ -48,6 +48,34 @@ fn the_messages_of_a_run_that_was_killed_after_its_failures_go_out_after_the_res
 }
 
 #[test]
+fn a_run_that_is_told_to_stop_while_it_tells_people_ends_and_a_resume_tells_them() {
+    // Of its own, because of the faults.
+    let Some(lab) = &Lab::up() else { return };
+    let shots = [("interrupted", Signal::SIGINT, 130), ("terminated", Signal::SIGTERM, 143)];
+    for (name, signal, code) in shots {
+        let scene = Scene::new(lab, name);
+        scene.configure(|config| config["errorCountToSendMessage"] = 1.into());
+        scene.breaks(NODE2);
+        lab.fault("smtp", "hang");
+        lab.fault("slack", "hang");
+        let run = scene.corner.start(&["run", "token-push", "-s", DUNE]);
+        wait_for("the first message", || !scene.slack("usual").is_empty());
+        run.signal(signal);
+        let ended = run.end();
+        assert_eq!(ended.code, Some(code), "{}", ended.err);
+        assert_eq!(scene.corner.processes(), [""; 0]);
+        let shown = scene.corner.show("latest");
+        assert_eq!((shown["status"].as_str(), scene.told()), (Some("interrupted"), [0, 0, 1]), "{signal}");
+        lab.fault("smtp", "ok");
+        lab.fault("slack", "ok");
+        scene.corner.run(&["runs", "resume"]).exits(11);
+        assert_eq!((scene.told(), scene.counter(Some(NODE2))), ([1, 1, 2], Some(0)), "{signal}");
+        let last = scene.slack("usual").pop().expect("two messages");
+        assert!(last.starts_with("(possibly a repeat)\n"), "nobody knows whether Slack took the first: {last}");
+    }
+}
+
+#[test]
 fn messages_go_out_when_the_deadline_has_struck() {
     let Some(lab) = &*LAB else { return };
     let scene = Scene::new(lab, "deadline");
