@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::acting::launch::uids_beside;
+use crate::acting::drive::uids_beside;
 use crate::acting::worker::Places;
 use crate::config::Service;
 use crate::workflow::event::AttemptOutcome;

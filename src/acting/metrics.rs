@@ -5,7 +5,7 @@
 
 use std::ops::Deref;
 
-use crate::acting::launch::KEEP;
+use crate::acting::ending::KEEP;
 use crate::config::Config;
 use crate::notify::Delivery;
 use crate::steps::catalog;

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `site` | the configuration and the state directory |
 //! | `worker` | from a command to a guarded process with private directories |
-//! | `launch` | one session of a run: made or claimed, driven, closed |
+//! | `launch` | which run a worker makes, or goes on with |
+//! | `drive`, `ending` | one session of it; what follows when its work is done |
 //! | `effective` | the configuration's values laid over the workflow's |
 //! | `subjects` | what machines are made for |
 //! | `history`, `uids` | what a session takes from earlier ones |
@@ -19,7 +20,9 @@
 
 pub mod account_reports;
 pub mod addressees;
+pub mod drive;
 pub mod effective;
+pub mod ending;
 pub mod explain;
 pub mod here;
 pub mod history;

@@ -432,7 +432,7 @@ fn explanation(
 ) -> Result<Explanation, Failed> {
     let world = crate::acting::explain::world(site, services, state.run.for_each);
     let configured = subjects(state.run.for_each, services);
-    let actions = crate::acting::launch::actions(workflow, &Arc::new(world))?;
+    let actions = crate::acting::drive::actions(workflow, &Arc::new(world))?;
     let mut decisions = Vec::new();
     let (mut to_finish, mut complete) = (0, 0);
     for machine in state.machines.values() {
