@@ -379,7 +379,10 @@ fn run(corner: &Corner, arguments: &[&str], about: &str) -> Ended {
         let pid = started.pid();
         scope.spawn(move || {
             if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                // A worker that waits for ever would keep our end of its output open.
+                for pid in corner.mt_pids().into_iter().map(nix::unistd::Pid::from_raw).chain([pid]) {
+                    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                }
             }
         });
         let ended = started.wait();
