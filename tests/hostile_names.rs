@@ -93,6 +93,10 @@ fn rename(map: &mut Value, from: &str, to: &str) {
     map[to] = value;
 }
 
+fn ferry(config: &mut Value, key: &str, name: &str) {
+    config["ferry"] = json!({ key: name });
+}
+
 const PATHS: &[&str] = &["a/b", "/etc/passwd", "../x", "a/../b"];
 
 const KINDS: &[Kind] = &[
@@ -136,6 +140,16 @@ const KINDS: &[Kind] = &[
         fine: &[],
     },
     Kind { name: "vault server", put: |c, n| c["vaultServer"] = n.into(), more: &["-a", "https://a b"], fine: &[""] },
+    Kind { name: "label", put: |c, n| c["devEnvironmentLabel"] = n.into(), more: PATHS, fine: &["", " "] },
+    Kind { name: "FERRY's experiment", put: |c, n| ferry(c, "serviceExperiment", n), more: PATHS, fine: &["", " "] },
+    Kind { name: "FERRY's role", put: |c, n| ferry(c, "serviceRole", n), more: PATHS, fine: &["", " "] },
+    Kind {
+        name: "FERRY's principal",
+        put: |c, n| ferry(c, "serviceKerberosPrincipal", n),
+        more: &["-k"],
+        fine: &["", " "],
+    },
+    Kind { name: "FERRY's vault server", put: |c, n| ferry(c, "vaultServer", n), more: &["-a"], fine: &["", " "] },
     Kind {
         name: "path on the nodes",
         put: |c, n| c["defaultRoleFileDestinationTemplate"] = n.into(),

@@ -109,6 +109,16 @@ fn directory_in_conf(corner: &Corner, name: &str) -> PathBuf {
     path
 }
 
+/// As managed-tokens 0.17 makes it, with a UID in it.
+fn database(corner: &Corner) -> PathBuf {
+    let path = in_conf(corner, "uid.db", "");
+    let tables = "PRAGMA application_id = 1571300691; PRAGMA user_version = 1;
+        CREATE TABLE uids (username STRING UNIQUE NOT NULL PRIMARY KEY, uid INTEGER UNIQUE NOT NULL);
+        INSERT INTO uids VALUES ('dunepro', 1234);";
+    rusqlite::Connection::open(&path).unwrap().execute_batch(tables).unwrap();
+    with(corner, path, |c, path| c["dbLocation"] = path.into())
+}
+
 /// Mail over TLS with a login, and an error to tell of.
 fn mail(config: &mut Value) {
     config["errorCountToSendMessage"] = 1.into();
@@ -266,6 +276,23 @@ const PLACES: &[Place] = &[
         becomes: Pushed(21),
     },
     Place {
+        name: "database of the existing service",
+        planted: ALL,
+        make: database,
+        arguments: WORK,
+        becomes: Pushed(0),
+    },
+    Place {
+        name: "journal of that database",
+        planted: &[Link, Fifo, Foreign],
+        make: |corner| {
+            database(corner);
+            in_conf(corner, "uid.db-wal", "")
+        },
+        arguments: WORK,
+        becomes: Pushed(0),
+    },
+    Place {
         name: "password of the mail server",
         planted: &[Fifo, Foreign, OpenParent],
         make: |corner| {
@@ -352,7 +379,10 @@ fn run(corner: &Corner, arguments: &[&str], about: &str) -> Ended {
         let pid = started.pid();
         scope.spawn(move || {
             if ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
-                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                // A worker that waits for ever would keep our end of its output open.
+                for pid in corner.mt_pids().into_iter().map(nix::unistd::Pid::from_raw).chain([pid]) {
+                    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+                }
             }
         });
         let ended = started.wait();

@@ -20,6 +20,9 @@ const PATIENCE: &str = "60";
 const CONFIG: &str = r#"{"keytabPath": "/k", "kerberosPrincipalPattern": "{{.Account}}@R", "vaultServer": "vault.lab.test",
     "experiments": {"dune": {"roles": {"production": {"account": "dunepro", "destinationNodes": ["dune01"]}}}}}"#;
 
+/// The UIDs, the state directory, and the files with what is in them.
+type Content = (Vec<u8>, Vec<PathBuf>, Vec<(PathBuf, Vec<u8>)>);
+
 struct Place {
     dir: tempfile::TempDir,
 }
@@ -80,7 +83,7 @@ impl Place {
     }
 
     /// What there is to be seen: the store's UIDs, the files in the state directory, and those beside the export.
-    fn content(&self) -> (Vec<u8>, Vec<PathBuf>, Vec<(PathBuf, Vec<u8>)>) {
+    fn content(&self) -> Content {
         let list = |name: &str| {
             let entries = fs::read_dir(self.path(name)).unwrap().map(|entry| entry.unwrap().path());
             BTreeSet::from_iter(entries).into_iter().collect::<Vec<_>>()
@@ -108,8 +111,10 @@ fn refused(about: &str, ended: &Output, code: &str, named: &str) {
     assert!(!said.contains(|c: char| c.is_control() && c != '\n') && said.len() < 4_000, "{about}: {said:?}");
 }
 
+type Plant = fn(&Place, &str) -> bool;
+
 /// Each makes something of this name that must not be read. `false`: this machine cannot.
-const PLANTED: &[(&str, fn(&Place, &str) -> bool)] = &[
+const PLANTED: &[(&str, Plant)] = &[
     ("FIFO", |place, name| {
         nix::unistd::mkfifo(&place.path(name), Mode::S_IRWXU).unwrap();
         place.own(&place.path(name), 0o600);

@@ -5,8 +5,8 @@
 //! the private directory, with its journals, so that a half-finished write of the old service is undone in the copy.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -21,6 +21,7 @@ use crate::config::{Config, DEFAULT_STATE_DIRECTORY};
 use crate::steps::ferry::codes::TAKEOVER;
 use crate::workflow::counters::{Counter, CounterKey};
 use crate::workflow::id::{RunId, Subject, TargetName};
+use crate::workflow::input_file;
 use crate::workflow::store::{KnownUid, StateDir, Store, StoreError, Tx, View};
 
 /// Where the existing service keeps its database when `dbLocation` does not say otherwise.
@@ -221,9 +222,10 @@ fn copy(database: &Path, directory: &Path) -> Result<PathBuf, TakeoverError> {
             PathBuf::from(name)
         };
         let (from, to) = (beside(database), beside(&to));
-        let copied = std::fs::copy(&from, &to).and_then(|_| {
-            // SQLite must be able to write the copy.
-            std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o600))
+        // Its UIDs decide where tokens go: it is trusted as a configuration is. SQLite must be able to write the copy.
+        let copied = input_file::read(&from, MOST_BYTES).and_then(|bytes| {
+            let mut new = std::fs::OpenOptions::new();
+            new.write(true).create_new(true).mode(0o600).open(&to)?.write_all(&bytes)
         });
         match copied {
             Err(error) if !suffix.is_empty() && error.kind() == io::ErrorKind::NotFound => {}
