@@ -220,12 +220,28 @@ fn repair(corner: &Corner, name: &str, before: &[String], runs_are_saved: bool) 
     let verified = calm(corner.run(&["store", "verify", "--output", "json"]), 21).json();
     assert_eq!((&verified["whole"], &verified["usable"]), (&false.into(), &false.into()), "{name}: {verified}");
     assert_eq!(verified["why"]["code"], "MT0072", "{name}: {verified}");
-    let file = corner.path("export");
+    let (file, backup) = (corner.path("export"), corner.path("backup"));
+    fs::write(&backup, "of last night").unwrap();
+    calm(corner.run(&["store", "export", backup.to_str().expect("text")]), 21);
+    assert_eq!(
+        fs::read_to_string(&backup).unwrap(),
+        "of last night",
+        "{name}: a good backup is replaced by what is left"
+    );
+    let incomplete = fs::metadata(corner.path("backup.incomplete")).expect("what is left is beside it");
+    assert_eq!(incomplete.permissions().mode() & 0o777, 0o600);
+    if runs_are_saved {
+        // The store has the UIDs, too.
+        fs::write(corner.state().join("uids.json"), "{\"dunepro").unwrap();
+    }
     let exported = calm(corner.run(&["store", "export", file.to_str().expect("text")]), 21);
     assert!(exported.err.contains("warning[MT0072]"), "{name}: {exported:?}");
     let imported = calm(corner.run(&["store", "import", file.to_str().expect("text")]), 0);
     assert!(imported.err.contains("store.damaged-"), "the damaged store is named: {name}: {imported:?}");
     let kept = fs::read_dir(corner.state()).unwrap().flatten();
+    let is_uids = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with("uids.json.damaged-");
+    let of_uids = fs::read_dir(corner.state()).unwrap().flatten().filter(is_uids).count();
+    assert_eq!(of_uids, usize::from(runs_are_saved), "{name}: a damaged uids.json is kept: {imported:?}");
     let kept: Vec<_> = kept.filter(|e| e.file_name().to_string_lossy().starts_with("store.damaged-")).collect();
     assert!(kept.iter().any(|entry| entry.path().is_dir()), "{name}: it is kept");
     let saved = run_ids(corner);

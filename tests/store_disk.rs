@@ -128,6 +128,12 @@ const CALLS: &[Call] = &[
             Err(error) => Err(unwrapped(error)),
         }
     }),
+    ("import in place of a whole store", |state, options| {
+        let path = state.path().with_file_name("export");
+        let from = From::File { path, partial: false };
+        let order = ImportOrder { from, uids: BTreeMap::new(), replace: true };
+        store::import(state, &order, options).map(|_| ()).map_err(unwrapped)
+    }),
 ];
 
 /// Each call on a disk with less and less room. Whatever happens, it is said, and nothing is lost.
@@ -136,6 +142,9 @@ fn full(directory: &Path) {
         let state = StateDir::create(directory.join("state")).expect("a state directory");
         let store = Store::open_with(&state, Access::ReadWrite, options.clone()).expect("there is room");
         past::fill(&store, 0..40, 5, n_th);
+        // One record lies in a file of its own.
+        store.write_blocking(|tx| tx.put(Shelf::Metrics, "a file", &"x".repeat(400_000))).expect("there is room");
+        store.export(&mut File::create(directory.join("export")).expect("there is room")).expect("there is room");
         store.close();
         state
     };

@@ -34,8 +34,10 @@ enum Deed {
     Compact,
 }
 
-/// What is done to a store, in which condition it is before.
-const CASES: &[(Deed, &str, fn(&StateDir))] = &[
+/// What is done to a store, in which condition it is before, and how it comes to be so.
+type Case = (Deed, &'static str, fn(&StateDir));
+
+const CASES: &[Case] = &[
     (Deed::Import, "an empty db", |state| fs::write(state.store().join("db"), "").unwrap()),
     (Deed::Import, "no store.json", |state| fs::remove_file(state.sidecar()).unwrap()),
     (Deed::Import, "half a store.json", |state| fs::write(state.sidecar(), "{\"form").unwrap()),

@@ -326,6 +326,38 @@ fn whatever_is_damaged_is_noticed_kept_and_saved_as_far_as_it_can_be() {
     }
 }
 
+/// sled zeroes what lies behind the first thing in its log that it cannot read: it must not get to do so.
+#[test]
+fn one_wrong_byte_anywhere_in_the_log_costs_no_more_than_what_it_is_in() {
+    let (tmp, lived) = state();
+    let store = writer(&lived);
+    past::fill(&store, 0..12, 10, n_th);
+    store.close();
+    let written = fs::read(db(&lived)).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
+    let mut saved_of_all = 0;
+    for part in 0..12 {
+        let path = tmp.path().join(format!("state-{part}"));
+        assert!(std::process::Command::new("cp").arg("-a").args([lived.path(), &path]).status().unwrap().success());
+        let state = StateDir::existing(&path).unwrap();
+        let at = written * (2 * part + 1) / 24;
+        let mut log = fs::read(db(&state)).unwrap();
+        log[at] ^= 0x40;
+        fs::write(db(&state), &log).unwrap();
+
+        let error = Store::open(&state, Access::ReadWrite).expect_err("it is damaged");
+        assert!(matches!(error, StoreError::Damaged { .. }), "byte {at}: {error}");
+        assert!(fs::read(db(&state)).unwrap() == log, "byte {at}: the damaged log was changed");
+        let (exported, lines) = export(&state, &Options::default());
+        assert!(!exported.missing.is_empty(), "byte {at}: nothing is said to be missing");
+        let file = path.join("export");
+        fs::write(&file, lines.join("\n") + "\n").unwrap();
+        import(&state, &order(&file));
+        saved_of_all += run_ids(&state).len();
+    }
+    eprintln!("{saved_of_all} of {} runs", 12 * 12);
+    assert!(saved_of_all > 12 * 12 / 2, "{saved_of_all}");
+}
+
 #[test]
 fn a_whole_store_is_never_replaced_by_mistake() {
     let (tmp, state) = lived_in();
@@ -368,6 +400,16 @@ fn a_file_that_is_no_whole_export_changes_nothing() {
     let without_one = [&lines[..5], &lines[6..]].concat().join("\n") + "\n";
     let (.., refused) = attempt(without_one, false);
     assert!(matches!(refused, Err(ImportError::Strange { .. })), "{refused:?}");
+    // A line that was damaged, in a file that is all there.
+    let damaged = text.replacen("\"tree\":\"events\"", "\"tree\";\"events\"", 2);
+    let (.., refused) = attempt(damaged.clone(), false);
+    assert!(refused.as_ref().is_err_and(|error| error.to_string().contains("--partial")), "{refused:?}");
+    let (_tmp, _state, done) = attempt(damaged, true);
+    let done = done.unwrap();
+    assert_eq!(done.records, exported.records - 2);
+    assert!(done.missing.iter().any(|what| what.starts_with("2 lines of the export cannot be read")), "{done:?}");
+    let (.., done) = attempt(lines.join("\n"), false);
+    assert!(done.is_ok(), "the newline at the end alone is missing: {done:?}");
     for percent in [10, 50, 99] {
         let cut = text[..text.len() * percent / 100].to_owned();
         let (.., refused) = attempt(cut.clone(), false);
@@ -504,6 +546,59 @@ fn a_store_of_a_disk_without_room_is_verified_and_exported_all_the_same() {
     assert_eq!((found.whole_runs as u64, found.damaged_runs.len(), found.trouble.len()), (RUNS, 0, 0), "{found:?}");
     let (exported, _) = export(&state, &without_sled());
     assert_eq!(exported.runs as u64, RUNS);
+}
+
+#[test]
+fn where_there_is_no_store_nothing_is_verified_and_nothing_exported() {
+    let (_tmp, state) = state();
+    let error = store::verify(&state, &Options::default()).unwrap_err();
+    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+    let error = store::export(&state, &Options::default(), || Ok(Vec::new())).unwrap_err();
+    assert!(matches!(error, store::ExportError::Store(StoreError::Missing { .. })), "{error}");
+    assert!(!state.store().exists());
+}
+
+#[test]
+fn a_newer_store_is_replaced_only_when_that_is_asked_for() {
+    let (_tmp, state) = state();
+    writer(&state).close();
+    let text = fs::read_to_string(state.sidecar()).unwrap();
+    fs::write(state.sidecar(), text.replace("\"format\":1", "\"format\":99")).unwrap();
+    let refused = store::import(&state, &empty(), &Options::default()).unwrap_err();
+    assert!(matches!(refused, ImportError::Store(StoreError::Newer { .. })), "{refused}");
+    let done = import(&state, &ImportOrder { replace: true, ..empty() });
+    assert!(done.aside.unwrap().to_string_lossy().contains("store.replaced-"));
+}
+
+#[test]
+fn verifying_and_exporting_beside_a_process_that_writes_and_prunes_finds_no_damage() {
+    let (tmp, state) = state();
+    let store = writer(&state);
+    past::fill(&store, 0..60, 5, n_th);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let mut found = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in (60..).step_by(10).take_while(|_| !over.load(std::sync::atomic::Ordering::SeqCst)) {
+                past::fill(&store, n..n + 10, 5, n_th);
+                let retention = store::Retention { keep: std::time::Duration::ZERO, min_runs: 50 };
+                store.prune(retention, false, |_| false).unwrap();
+            }
+        });
+        // Asserted behind the scope, which waits for the writer.
+        found.extend((0..6).map(|_| verify(&state)));
+        let (_, lines) = export(&state, &Options::default());
+        fs::write(tmp.path().join("export"), lines.join("\n") + "\n").unwrap();
+        over.store(true, std::sync::atomic::Ordering::SeqCst);
+    });
+    store.close();
+    assert!(found.iter().all(store::Verification::is_whole), "{found:?}");
+    // Runs came and went while it was written: what is made of them is consistent.
+    let (_tmp, other) = store_support::state();
+    import(&other, &order(&tmp.path().join("export")));
+    let found = verify(&other);
+    assert_eq!(found.trees.iter().map(|tree| tree.unreadable).sum::<usize>(), 0, "{found:?}");
+    assert!(found.whole_runs >= 40, "{found:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `mt store verify | export | import | compact`: what an operator does with the store itself.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -7,6 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 use serde_json::json;
 
 use super::error::{Failed, codes};
@@ -16,8 +18,8 @@ use super::runs::{self, of_store};
 use crate::acting::site::{Global, Site};
 use crate::acting::{uid_book, uids};
 use crate::workflow::store::{
-    self, Access, DAMAGED, ExportError, Exported, From, ImportError, ImportOrder, Imported, Options, StateDir, Store,
-    Verification,
+    self, Access, DAMAGED, ExportError, Exported, From, ImportError, ImportOrder, Imported, KnownUid, Options,
+    StateDir, Store, StoreError, Verification,
 };
 use crate::{guardian, private_dir};
 
@@ -51,7 +53,7 @@ pub struct ImportArgs {
     /// Begin with an empty store; the UIDs of uids.json are taken over
     #[arg(long)]
     empty: bool,
-    /// Take what there is of a file that was cut off
+    /// Take what can be read of a file that was cut off or is damaged
     #[arg(long, conflicts_with = "empty")]
     partial: bool,
     /// Put the present store aside even if it is whole, as store.replaced-TIME
@@ -154,6 +156,7 @@ fn table(found: &Verification, style: &Style) -> String {
 
 fn export(state: &StateDir, file: &Path) -> Result<ExitCode, Failed> {
     let to_stdout = file == Path::new("-");
+    let mut place = file.to_owned();
     let exported = if to_stdout {
         let mut begun = false;
         let stdout = || {
@@ -164,7 +167,10 @@ fn export(state: &StateDir, file: &Path) -> Result<ExitCode, Failed> {
         };
         store::export(state, &Options::default(), stdout).map(|(exported, _)| exported)
     } else {
-        export_to(state, file)
+        export_to(state, file).map(|(exported, to)| {
+            place = to;
+            exported
+        })
     };
     let exported = match exported {
         // Whoever read it has had enough: no error, as everywhere.
@@ -173,20 +179,20 @@ fn export(state: &StateDir, file: &Path) -> Result<ExitCode, Failed> {
         }
         other => other.map_err(|e| of_export(&e, file))?,
     };
-    output::write_err(&told(&exported, file));
-    Ok(if exported.missing.is_empty() && exported.salvaged.is_none() {
-        ExitCode::Success
-    } else {
-        ExitCode::StoreUnusable
-    })
+    output::write_err(&told(&exported, file, &place));
+    Ok(if exported.is_whole() { ExitCode::Success } else { ExitCode::StoreUnusable })
 }
 
-/// The file is there whole and durable, or as it was before.
-fn export_to(state: &StateDir, file: &Path) -> Result<Exported, ExportError> {
+/// The file is there whole and durable, or as it was before. What is not all there was takes no other's place: the backup
+/// of every night would be replaced by what a damage has left. Gives the file's name.
+fn export_to(state: &StateDir, file: &Path) -> Result<(Exported, PathBuf), ExportError> {
     check_destination(file)?;
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let new = file.with_file_name(name);
+    let beside = |suffix: String| {
+        let mut name = file.file_name().unwrap_or_default().to_owned();
+        name.push(suffix);
+        file.with_file_name(name)
+    };
+    let new = beside(format!(".{}", std::process::id()));
     let begin = || -> io::Result<BufWriter<File>> {
         match fs::remove_file(&new) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -195,14 +201,18 @@ fn export_to(state: &StateDir, file: &Path) -> Result<Exported, ExportError> {
         let flags = libc::O_NOFOLLOW;
         OpenOptions::new().write(true).create_new(true).mode(0o600).custom_flags(flags).open(&new).map(BufWriter::new)
     };
-    let finish = |mut written: BufWriter<File>| -> io::Result<()> {
+    let finish = |mut written: BufWriter<File>, exported: &Exported| -> io::Result<PathBuf> {
         written.flush()?;
         written.get_ref().sync_all()?;
-        fs::rename(&new, file)?;
-        File::open(directory_of(file))?.sync_all()
+        let takes_its_place = exported.is_whole() || fs::symlink_metadata(file).is_err();
+        let place = if takes_its_place { file.to_owned() } else { beside(".incomplete".to_owned()) };
+        fs::rename(&new, &place)?;
+        File::open(directory_of(file))?.sync_all().map(|()| place)
     };
-    let done = store::export(state, &Options::default(), begin)
-        .and_then(|(exported, written)| finish(written).map(|()| exported).map_err(ExportError::Write));
+    let done = store::export(state, &Options::default(), begin).and_then(|(exported, written)| {
+        let place = finish(written, &exported).map_err(ExportError::Write)?;
+        Ok((exported, place))
+    });
     if done.is_err() {
         // The first error is the one to tell.
         let _ = fs::remove_file(&new);
@@ -231,16 +241,19 @@ fn check_destination(file: &Path) -> io::Result<()> {
     private_dir::open_shared(directory_of(file)).map_err(io::Error::other).map(|_| ())
 }
 
-fn told(exported: &Exported, file: &Path) -> String {
-    let place = if file == Path::new("-") { String::new() } else { format!(" to {}", file.display()) };
+fn told(exported: &Exported, wanted: &Path, place: &Path) -> String {
+    let to = if wanted == Path::new("-") { String::new() } else { format!(" to {}", place.display()) };
     let mut text = String::new();
     if let Some(why) = &exported.salvaged {
         let _infallible = writeln!(text, "warning[{DAMAGED}]: {why}; what can be read without opening it is exported");
     }
     let records = plural(exported.records, "record", "records");
-    let _infallible = writeln!(text, "exported {records}, {}{place}", plural(exported.runs, "run", "runs"));
+    let _infallible = writeln!(text, "exported {records}, {}{to}", plural(exported.runs, "run", "runs"));
     for what in &exported.missing {
         let _infallible = writeln!(text, "missing: {}", output::clean(what));
+    }
+    if wanted != place {
+        let _infallible = writeln!(text, "{} was there before, may have more, and is as it was", wanted.display());
     }
     text
 }
@@ -259,19 +272,53 @@ fn import(state: &StateDir, args: &ImportArgs) -> Result<ExitCode, Failed> {
         Some(path) => From::File { path: path.clone(), partial: args.partial },
         None => From::Empty,
     };
-    let beside = uids::read(&state.uids_json()).unwrap_or_else(|error| {
-        tracing::warn!("cannot read {}, its UIDs are not taken over: {error}", state.uids_json().display());
-        std::collections::BTreeMap::new()
-    });
+    let file = state.uids_json();
+    let (beside, unreadable) = match uids::read(&file) {
+        Ok(beside) => (beside, None),
+        Err(error) => (BTreeMap::new(), Some(error)),
+    };
     let order = ImportOrder { from, uids: beside, replace: args.replace };
     let imported = store::import(state, &order, &Options::default()).map_err(|e| of_import(&e))?;
+    // Before what may fail now: the store is replaced.
+    output::write_err(&told_of_import(&imported));
+    let of_file = |doing, e| Failed::new(codes::UNEXPECTED, format!("cannot {doing} {}: {e}", file.display()));
+    match unreadable {
+        Some(error) => {
+            let kept = file.with_extension(format!("json.damaged-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")));
+            fs::rename(&file, &kept).map_err(|e| of_file("keep the damaged", e))?;
+            output::write_err(&format!(
+                "{} could not be read ({error}) and is kept: {}; compare its UIDs with `mt uids list`\n",
+                file.display(),
+                kept.display()
+            ));
+        }
+        // Runs that could not wait for the store have recorded theirs here alone.
+        None => record_changed(state, &order.uids, uids::read(&file).map_err(|e| of_file("read", e))?)?,
+    }
     let store = Store::open(state, Access::ReadOnly).map_err(|e| of_store(&e))?;
     let all = store.read_blocking(|view| view.uids()).and_then(|all| all).map_err(|e| of_store(&e))?;
     store.close();
-    uids::write(&state.uids_json(), &uid_book::plain(all))
-        .map_err(|e| Failed::new(codes::UNEXPECTED, format!("cannot write {}: {e}", state.uids_json().display())))?;
-    output::write_err(&told_of_import(&imported));
+    uids::write(&file, &uid_book::plain(all)).map_err(|e| of_file("write", e))?;
     Ok(ExitCode::Success)
+}
+
+/// Records the UIDs that have come to `uids.json` while the store was made.
+fn record_changed(
+    state: &StateDir,
+    before: &BTreeMap<String, u32>,
+    mut now: BTreeMap<String, u32>,
+) -> Result<(), Failed> {
+    now.retain(|account, uid| before.get(account) != Some(uid));
+    if now.is_empty() {
+        return Ok(());
+    }
+    let store = Store::open(state, Access::ReadWrite).map_err(|e| of_store(&e))?;
+    let recorded_at = Timestamp::now();
+    let written = store.write_blocking(move |tx| {
+        now.into_iter().try_for_each(|(account, uid)| tx.put_uid(&account, KnownUid { uid, recorded_at }))
+    });
+    store.close();
+    written.map_err(|e: StoreError| of_store(&e))
 }
 
 fn told_of_import(imported: &Imported) -> String {

@@ -23,7 +23,7 @@ pub const PERMISSION: Code = Code(74);
 pub const IO: Code = Code(75);
 /// The store was used after it had been closed.
 pub const CLOSED: Code = Code(76);
-/// There is no state directory.
+/// There is no state directory, or no store in it.
 pub const MISSING: Code = Code(77);
 /// `mt` asked the store for what it must not do: a bug.
 pub const MISUSED: Code = Code(78);
@@ -81,7 +81,7 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     ),
     (
         MISSING,
-        "there is no state directory",
+        "there is no state directory, or no store in it",
         "Nothing has run with this state directory yet, or `--state-dir`, `MT_STATE_DIR` or `stateDir` names the wrong place.\n\
          The first `mt run` creates it.",
     ),
@@ -95,8 +95,8 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         NOT_IMPORTED,
         "the store was not replaced",
         "The file is no whole export of a store, or the store in place is whole and holds runs. Nothing was changed.\n\
-         An export ends with a line that says how many records there are; without it the file was cut off, and\n\
-         `mt store import --partial FILE` takes what is there. `--replace` puts a whole store aside, as\n\
+         An export ends with a line that says how many records there are; without it the file was cut off.\n\
+         `mt store import --partial FILE` takes what can be read of a damaged file. `--replace` puts a whole store aside, as\n\
          `store.replaced-<time>`.",
     ),
 ];
@@ -208,7 +208,7 @@ pub enum StoreError {
         /// How long it was waited for.
         waited: Duration,
     },
-    /// There is no state directory.
+    /// There is no state directory, or no store in it.
     #[error("{} does not exist: nothing has run with it yet, or --state-dir names the wrong place", path.display())]
     Missing {
         /// The state directory.

@@ -24,7 +24,7 @@ use super::view::View;
 const PORTION: usize = 2_000;
 
 /// So many records that cannot be read are named one by one.
-const NAMED: usize = 20;
+pub(super) const NAMED: usize = 20;
 
 /// The first line of an export.
 #[derive(Debug, Serialize, Deserialize)]
@@ -79,6 +79,13 @@ pub enum ExportError {
     /// The export could not be written.
     #[error("cannot write the export: {0}")]
     Write(#[from] io::Error),
+}
+
+impl Exported {
+    /// Is it all that was ever recorded? A store that could not be opened may have held more than anybody can tell.
+    pub fn is_whole(&self) -> bool {
+        self.missing.is_empty() && self.salvaged.is_none()
+    }
 }
 
 impl Store {

@@ -13,14 +13,14 @@ use ulid::Ulid;
 use super::caught::caught;
 use super::check::{self, Remedy};
 use super::error::{NOT_IMPORTED, StoreError};
-use super::export::{EndLine, Header};
+use super::export::{EndLine, Header, NAMED};
 use super::fresh::{Fresh, put_in_place, sidecar_of};
 use super::handle::{Access, Options};
 use super::keys::{self, Tree};
 use super::lock::Line as TurnLine;
 use super::open::Opened;
 use super::record;
-use super::sidecar::{FORMAT, Sidecar, sync_directory};
+use super::sidecar::{FORMAT, Sidecar, newer, sync_directory};
 use super::state_dir::StateDir;
 use super::view::{KnownUid, View};
 use crate::crash_point::{CrashPoint, pass};
@@ -41,7 +41,7 @@ pub enum From {
     File {
         /// The export.
         path: PathBuf,
-        /// Take what there is of a file that was cut off.
+        /// Take what there is of a file that was cut off or is damaged.
         partial: bool,
     },
     /// Nothing.
@@ -92,7 +92,7 @@ pub enum ImportError {
         source: io::Error,
     },
     /// Something else than an export.
-    #[error("cannot import {}: line {line} is not what an export has there: {why}", path.display())]
+    #[error("cannot import {}: line {line} is not what an export has there: {why}; take another export, or what can be read of it with --partial", path.display())]
     Strange {
         /// The file.
         path: PathBuf,
@@ -205,6 +205,14 @@ fn make(
 
 /// What the present store is put aside as; `None`: there is none.
 fn present(state: &StateDir, replace: bool, options: &Options) -> Result<Option<&'static str>, ImportError> {
+    match Sidecar::read(&state.sidecar(), &state.store()) {
+        // What a newer mt keeps where this one does not look is not to be taken for nothing.
+        Ok(Some(Sidecar { format, .. })) if format > FORMAT && !replace => {
+            return Err(newer("replace", &state.store(), format).into());
+        }
+        // Opening it says what is wrong.
+        Ok(_) | Err(_) => {}
+    }
     match Opened::open_caught(state, Access::ReadOnly, options.min_free) {
         Ok(None) => Ok(None),
         Ok(Some(opened)) => {
@@ -218,6 +226,7 @@ fn present(state: &StateDir, replace: bool, options: &Options) -> Result<Option<
                 Ok(_) if replace => Ok(Some("replaced")),
                 Ok((runs, uids)) => Err(ImportError::InUse { path, runs, uids }),
                 Err(StoreError::Damaged { .. }) => Ok(Some("damaged")),
+                Err(StoreError::Newer { .. }) if replace => Ok(Some("replaced")),
                 Err(other) => Err(other.into()),
             }
         }
@@ -253,11 +262,12 @@ fn read(
         text.clear();
         let length = file.by_ref().take(MOST_LINE).read_until(b'\n', &mut text).map_err(failed)?;
         let whole = text.pop_if(|last| *last == b'\n').is_some();
+        let end = serde_json::from_slice::<EndLine>(&text).ok();
         let strange = |why: String| ImportError::Strange { path: path.to_owned(), line: number + 1, why };
         if length as u64 == MOST_LINE && !whole {
             return Err(strange(format!("it is longer than {} MiB", MOST_LINE >> 20)));
         }
-        if length == 0 || !whole {
+        if length == 0 || (!whole && end.is_none()) {
             break;
         }
         if header.is_none() {
@@ -272,24 +282,30 @@ fn read(
             number += 1;
             continue;
         }
-        if let Ok(EndLine { end }) = serde_json::from_slice(&text) {
-            if end.records != imported.records {
-                return Err(strange(format!("it says that there are {}, and {} came", end.records, imported.records)));
-            }
+        if let Some(EndLine { end }) = end {
+            let why = format!("it says that there are {} records, and {} came", end.records, imported.records);
             imported.missing = end.missing;
+            match (end.records == imported.records, partial) {
+                (true, _) => {}
+                (false, true) => imported.missing.push(format!("records of the export: {why}")),
+                (false, false) => return Err(strange(why)),
+            }
             imported.missing.extend(left_out.told());
             return Ok(header.map_or(0, |header| header.sequence));
         }
-        let line: RecordLine<'_> = serde_json::from_slice(&text).map_err(|e| strange(e.to_string()))?;
-        let Some(tree) = Tree::ALL.iter().copied().find(|tree| tree.as_str() == line.tree) else {
-            let named: String = line.tree.chars().take(20).collect();
-            return Err(strange(format!("there is no tree {named:?}")));
-        };
-        let value = [&[line.version], line.value.get().as_bytes()].concat();
-        imported.records += 1;
+        let record = record_of(&text).map_err(strange);
         number += 1;
-        match check::is_one_of_ours(path, tree, &line.key, &value) {
-            Ok(()) => fresh.put(tree, line.key.as_bytes(), &value)?,
+        let (tree, key, value) = match record {
+            Ok(record) => record,
+            Err(_) if partial => {
+                left_out.unreadable.push(number);
+                continue;
+            }
+            Err(strange) => return Err(strange),
+        };
+        imported.records += 1;
+        match check::is_one_of_ours(path, tree, &key, &value) {
+            Ok(()) => fresh.put(tree, key.as_bytes(), &value)?,
             Err(newer @ StoreError::Newer { .. }) => return Err(newer.into()),
             Err(_) => left_out.add(tree, number),
         }
@@ -305,22 +321,40 @@ fn read(
     }
 }
 
-/// Records that `mt` does not write, by tree: how many, and the line of the first. In the store they would be damage that no
-/// further export and import mends.
+/// A record as it lies in a store.
+fn record_of(text: &[u8]) -> Result<(Tree, String, Vec<u8>), String> {
+    let line: RecordLine<'_> = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+    let tree = Tree::ALL.iter().copied().find(|tree| tree.as_str() == line.tree);
+    let tree = tree.ok_or_else(|| format!("there is no tree {:?}", line.tree.chars().take(20).collect::<String>()))?;
+    Ok((tree, line.key, [&[line.version], line.value.get().as_bytes()].concat()))
+}
+
+/// What of an export does not come into the store.
 #[derive(Default)]
-struct LeftOut(BTreeMap<Tree, (usize, usize)>);
+struct LeftOut {
+    /// Records that `mt` does not write, by tree: how many, and the line of the first. In the store they would be damage that
+    /// no further export and import mends.
+    strange: BTreeMap<Tree, (usize, usize)>,
+    /// Lines that are no records.
+    unreadable: Vec<usize>,
+}
 
 impl LeftOut {
     fn add(&mut self, tree: Tree, line: usize) {
-        self.0.entry(tree).or_insert((0, line)).0 += 1;
+        self.strange.entry(tree).or_insert((0, line)).0 += 1;
     }
 
     fn told(&self) -> impl Iterator<Item = String> {
-        self.0.iter().map(|(tree, (count, line))| {
+        let lines = self.unreadable.len();
+        let named: Vec<String> = self.unreadable.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = if lines > NAMED { ", …" } else { "" };
+        let unreadable = format!("{lines} lines of the export cannot be read: {}{more}", named.join(", "));
+        let strange = self.strange.iter().map(|(tree, (count, line))| {
             format!(
                 "{count} records of the tree {tree} that no mt writes were left out, the first of them in line {line}"
             )
-        })
+        });
+        strange.chain((lines > 0).then_some(unreadable))
     }
 }
 

@@ -22,7 +22,7 @@ use super::keys::{self, TREES, Tree};
 use super::overlay::Overlay;
 use super::record;
 use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer, sync_directory};
-use super::sled_log::begins_well;
+use super::sled_log::is_read_to_its_end;
 use super::state_dir::{StateDir, make_directory};
 use super::view::{Base, View};
 use crate::crash_point::{CrashPoint, pass};
@@ -202,17 +202,21 @@ fn is_suspicious(path: &Path, sidecar: Option<&Sidecar>) -> Result<bool, StoreEr
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(true),
         Err(e) => return Err(StoreError::io("look at", &log, e)),
         Ok(meta) if meta.len() < sidecar.log_bytes => return Ok(true),
-        // sled takes such segments for free ones, and writes over them.
-        Ok(_) if !begins_well(&log).map_err(|e| StoreError::io("read", &log, e))? => return Ok(true),
         Ok(_) => {}
     }
+    let mut newest = None;
     for entry in fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))? {
         let name = entry.map_err(|e| StoreError::io("read", path, e))?.file_name();
-        if name.as_bytes().starts_with(b"snap.") && !is_unfinished_snapshot(&name) {
-            return Ok(false);
+        // Its name says how far it goes.
+        let snapshot = name.to_str().and_then(|name| name.strip_prefix("snap."));
+        newest = newest.max(snapshot.and_then(|hex| u64::from_str_radix(hex, 16).ok()));
+    }
+    match newest {
+        None => Ok(true),
+        Some(snapshot) => {
+            is_read_to_its_end(path, snapshot).map(|well| !well).map_err(|e| StoreError::io("read", &log, e))
         }
     }
-    Ok(true)
 }
 
 /// Opens a copy of a suspicious store, so that a damaged one stays exactly as it is.

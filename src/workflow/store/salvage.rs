@@ -1,13 +1,14 @@
 //! What can be read of a store that cannot be opened: records found in sled's log, and words for what is missing.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use super::error::StoreError;
 use super::keys::{self, TREES, Tree};
 use super::overlay::Overlay;
+use super::sidecar::Sidecar;
 use super::sled_log::{Data, Log, Page};
 use super::state_dir::StateDir;
-use super::view::KnownUid;
+use super::view::{KnownUid, View};
 use crate::workflow::counters::Counter;
 use crate::workflow::event::Event;
 use crate::workflow::id::RunId;
@@ -33,12 +34,23 @@ impl Salvaged {
         } else {
             Tree::ALL.iter().for_each(|tree| salvage.tree(*tree, &mut covered));
         }
-        salvage.strays(&covered);
+        salvage.strays(&Covered::of(covered));
         let Salvage { log, records, mut trouble, .. } = salvage;
         // What was not readable comes first: it is the cause of the rest.
         trouble.splice(0..0, repeated(log.trouble));
+        trouble.extend(cut_short(state, &records));
         Ok(Self { records, trouble })
     }
+}
+
+/// A log that was cut off may be whole as far as it goes; the sidecar knows how far it went.
+fn cut_short(state: &StateDir, records: &Overlay) -> Option<String> {
+    let path = state.store();
+    // Whoever opened the store has said what is wrong with the sidecar.
+    let sidecar = Sidecar::read(&state.sidecar(), &path).ok().flatten()?;
+    let found = View::new(None, Some(records), &path).sequence().unwrap_or(0);
+    let lost = sidecar.checkpoint.checked_sub(found).filter(|lost| *lost > 0)?;
+    Some(format!("the last {lost} group commits of {} are missing", sidecar.checkpoint))
 }
 
 struct Salvage {
@@ -48,12 +60,39 @@ struct Salvage {
     trouble: Vec<String>,
 }
 
-/// Keys from here to there of a tree are known to be as they should be.
-type Covered = (Tree, Vec<u8>, Vec<u8>);
+/// Keys of a tree that are known to be as they should be: ranges in order that do not overlap, the end by the beginning. An
+/// empty end is the end of the tree.
+#[derive(Default)]
+struct Covered(BTreeMap<(Tree, Vec<u8>), Vec<u8>>);
+
+impl Covered {
+    fn of(mut ranges: Vec<(Tree, Vec<u8>, Vec<u8>)>) -> Self {
+        ranges.sort_unstable();
+        let mut covered = Self::default();
+        for (tree, low, high) in ranges {
+            match covered.0.last_entry() {
+                // They overlap, or meet.
+                Some(mut last) if last.key().0 == tree && (last.get().is_empty() || low <= *last.get()) => {
+                    let end = last.get_mut();
+                    if !end.is_empty() && (high.is_empty() || high > *end) {
+                        *end = high;
+                    }
+                }
+                Some(_) | None => drop(covered.0.insert((tree, low), high)),
+            }
+        }
+        covered
+    }
+
+    fn contains(&self, tree: Tree, key: &[u8]) -> bool {
+        let nearest = self.0.range(..=(tree, key.to_vec())).next_back();
+        nearest.is_some_and(|((of, _), high)| *of == tree && (high.is_empty() || key < high.as_slice()))
+    }
+}
 
 impl Salvage {
     /// Follows a tree from its root.
-    fn tree(&mut self, tree: Tree, covered: &mut Vec<Covered>) {
+    fn tree(&mut self, tree: Tree, covered: &mut Vec<(Tree, Vec<u8>, Vec<u8>)>) {
         let Some(root) = self.log.roots.get(tree.as_str().as_bytes()).copied() else {
             self.trouble.push(format!("the root of its tree {tree} is lost"));
             return;
@@ -92,7 +131,7 @@ impl Salvage {
     }
 
     /// Pages to which no way leads any more, because a page above them is lost. What they hold tells the tree.
-    fn strays(&mut self, covered: &[Covered]) {
+    fn strays(&mut self, covered: &Covered) {
         let mut strays: Vec<(u64, u64)> = self
             .log
             .pages
@@ -109,10 +148,7 @@ impl Salvage {
                     continue;
                 };
                 // A page that can be reached knows better.
-                let known = covered.iter().any(|(of, low, high)| {
-                    *of == tree && low.as_slice() <= key && (high.is_empty() || key < high.as_slice())
-                });
-                if !known {
+                if !covered.contains(tree, key) {
                     put(&mut self.records, tree, key, value);
                     found += 1;
                 }
@@ -178,14 +214,15 @@ fn between(low: &[u8], high: &[u8]) -> String {
 
 /// The same words once, with how often they were said.
 pub(super) fn repeated(words: Vec<String>) -> Vec<String> {
-    let mut said = BTreeSet::new();
-    let all = words.clone();
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    for word in &words {
+        *times.entry(word.clone()).or_default() += 1;
+    }
     words
         .into_iter()
-        .filter(|word| said.insert(word.clone()))
-        .map(|word| match all.iter().filter(|other| **other == word).count() {
-            1 => word,
-            times => format!("{word} ({times} times)"),
+        .filter_map(|word| match times.remove(&word)? {
+            1 => Some(word),
+            times => Some(format!("{word} ({times} times)")),
         })
         .collect()
 }

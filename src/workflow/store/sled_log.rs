@@ -17,6 +17,8 @@ use std::path::Path;
 const SEGMENT: usize = 512 << 10;
 /// Checksum, first byte of the log's time, newest time known to be stable.
 const SEGMENT_HEADER: usize = 20;
+/// The longest header of a message: where there is no room for one, a segment ends.
+const MESSAGE_HEADER: usize = 32;
 const FLIPPED: u32 = 0xFFFF_FFFF;
 const FLIPPED_LSN: u64 = 0x7FFF_FFFF_FFFF_FFFF;
 
@@ -100,9 +102,14 @@ impl Log {
         if unreadable > 0 {
             log.trouble.push(format!("{unreadable} of the {} segments of its log cannot be read", log.segments));
         }
+        let newest = by_time.keys().next_back().copied();
         for (number, index) in by_time {
             read_segment(&file, index, length, &mut buffer)?;
-            log.replay(&buffer, number, store);
+            let end = log.replay(&buffer, number, store);
+            // Every segment but the newest is filled to its end.
+            if Some(number) != newest && end + MESSAGE_HEADER <= buffer.len() {
+                log.skipped += buffer.len() - end;
+            }
         }
         if log.skipped > 0 {
             log.trouble.push(format!("{} bytes between what can be read of its log cannot be read", log.skipped));
@@ -113,8 +120,8 @@ impl Log {
         Ok(log)
     }
 
-    /// Applies the messages of a segment.
-    fn replay(&mut self, segment: &[u8], number: u64, store: &Path) {
+    /// Applies the messages of a segment and gives the place where they end.
+    fn replay(&mut self, segment: &[u8], number: u64, store: &Path) -> usize {
         let mut at = SEGMENT_HEADER;
         let mut skipped_from = None;
         while at < segment.len() {
@@ -127,7 +134,7 @@ impl Log {
                     at += message.length;
                     // The rest of the segment is padding.
                     if message.kind == kind::CAP {
-                        return;
+                        return segment.len();
                     }
                     self.apply(lsn, message, store);
                 }
@@ -138,6 +145,7 @@ impl Log {
                 }
             }
         }
+        skipped_from.unwrap_or(at)
     }
 
     fn apply(&mut self, lsn: u64, message: Message, store: &Path) {
@@ -201,20 +209,60 @@ fn read_segment(file: &File, index: u64, length: u64, buffer: &mut Vec<u8>) -> i
     file.read_exact_at(buffer, start)
 }
 
-/// Does every segment begin as sled begins one, or not at all? Cheap: it looks at nothing else.
-pub(super) fn begins_well(db: &Path) -> io::Result<bool> {
-    let file = File::open(db)?;
+/// Will sled read this log to its end? What lies behind a tear it zeroes and removes when it opens the store, blobs too, and
+/// segments that do not begin well it takes for free: a damaged store would not stay as it is.
+///
+/// It reads on from its newest snapshot, and so does this: what was written since the store was last opened.
+pub(super) fn is_read_to_its_end(store: &Path, snapshot: u64) -> io::Result<bool> {
+    let file = File::open(store.join("db"))?;
     let length = file.metadata()?.len();
-    let mut header = Vec::new();
-    for index in 0..length.div_ceil(SEGMENT as u64) {
-        let start = index * SEGMENT as u64;
-        header.resize((length - start).min(SEGMENT_HEADER as u64) as usize, 0);
-        file.read_exact_at(&mut header, start)?;
-        if header.iter().any(|byte| *byte != 0) && number_in_header(&header).is_none() {
+    let size = SEGMENT as u64;
+    let mut to_read = BTreeMap::new();
+    let mut buffer = Vec::new();
+    for index in 0..length.div_ceil(size) {
+        let start = index * size;
+        buffer.resize((length - start).min(SEGMENT_HEADER as u64) as usize, 0);
+        file.read_exact_at(&mut buffer, start)?;
+        match number_in_header(&buffer) {
+            Some(number) if number >= snapshot / size => drop(to_read.insert(number, index)),
+            Some(_) => {}
+            None if buffer.iter().all(|byte| *byte == 0) => {}
+            None => return Ok(false),
+        }
+    }
+    let newest = to_read.keys().next_back().copied();
+    for ((number, index), expected) in to_read.into_iter().zip(snapshot / size..) {
+        if number != expected {
             return Ok(false);
+        }
+        read_segment(&file, index, length, &mut buffer)?;
+        let first = if number == snapshot / size { (snapshot % size) as usize } else { 0 };
+        match torn_at(&buffer, first.max(SEGMENT_HEADER), number, store) {
+            None => {}
+            // The end of the log.
+            Some(at) if Some(number) == newest && buffer[at..].iter().all(|byte| *byte == 0) => {}
+            Some(_) => return Ok(false),
         }
     }
     Ok(true)
+}
+
+/// Where the messages of a segment end before it does.
+fn torn_at(segment: &[u8], from: usize, number: u64, store: &Path) -> Option<usize> {
+    let mut at = from;
+    while at + MESSAGE_HEADER <= segment.len() {
+        match message(segment, at, Some(number)) {
+            Some(message) if message.kind == kind::CAP => return None,
+            Some(Message { kind: kind @ (kind::BLOB_META | kind::BLOB_NODE | kind::BLOB_LINK), body, .. })
+                if blob(store, &body, kind).is_err() =>
+            {
+                return Some(at);
+            }
+            Some(message) => at += message.length,
+            None => return Some(at),
+        }
+    }
+    None
 }
 
 fn number_in_header(segment: &[u8]) -> Option<u64> {

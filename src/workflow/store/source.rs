@@ -25,10 +25,12 @@ impl Source {
     /// The best there is. A store that another process holds is waited for.
     ///
     /// # Errors
-    /// If nothing can be read at all: no state directory, a holder that does not let go, a newer store.
+    /// If nothing can be read at all: no state directory, no store in it, a holder that does not let go, a newer store.
     pub(super) fn of(state: &StateDir, options: &Options) -> Result<Self, StoreError> {
         match Store::open_with(state, Access::ReadOnly, options.clone()) {
-            Ok(store) => Ok(Self::Store(store)),
+            Ok(store) if store.read_blocking(|view| view.is_there())? => Ok(Self::Store(store)),
+            // Not an empty one: nobody is to take it for a backup, or for a store in good order.
+            Ok(_) => Err(StoreError::Missing { path: state.store() }),
             // sled writes when it opens a store: a full disk or one that is read-only keeps nobody from reading.
             Err(why @ (StoreError::Damaged { .. } | StoreError::NoSpace { .. } | StoreError::Permission { .. })) => {
                 Self::salvaged(state, options, why)

@@ -10,7 +10,6 @@ use super::keys::{TREES, Tree};
 use super::open::size_of;
 use super::record;
 use super::salvage::repeated;
-use super::sidecar::Sidecar;
 use super::source::Source;
 use super::state_dir::StateDir;
 use super::view::{KnownUid, View};
@@ -111,18 +110,14 @@ fn verify_from(state: &StateDir, source: &Source) -> Result<Verification, StoreE
             without_definition.extend(definition);
             match finding {
                 None => whole_runs += 1,
-                // Pruned since its name was read.
-                Some(finding) if finding.remedy == check::Remedy::Drop && gone(source, run)? => {}
                 Some(finding) => damaged_runs.push((run, finding.what)),
             }
         }
     }
-    if let (Source::Salvaged { .. }, Ok(Some(sidecar))) = (source, Sidecar::read(&state.sidecar(), &state.store())) {
-        let found = source.look(|view| view.sequence()).unwrap_or(0);
-        if found < sidecar.checkpoint {
-            let lost = sidecar.checkpoint - found;
-            trouble.push(format!("the last {lost} group commits of {} are missing", sidecar.checkpoint));
-        }
+    if !damaged_runs.is_empty() {
+        // A run that was pruned since its name was read had lost its record by then, or more.
+        let left = source.look(check::known_runs)?;
+        damaged_runs.retain(|(run, _)| left.contains(run));
     }
     if !without_definition.is_empty() {
         let runs = without_definition.len();
@@ -131,10 +126,6 @@ fn verify_from(state: &StateDir, source: &Source) -> Result<Verification, StoreE
     let path = state.store();
     let bytes_on_disk = size_of(&path).unwrap_or(0);
     Ok(Verification { path, unusable, trees, whole_runs, damaged_runs, trouble: repeated(trouble), bytes_on_disk })
-}
-
-fn gone(source: &Source, run: RunId) -> Result<bool, StoreError> {
-    Ok(!source.look(check::known_runs)?.contains(&run))
 }
 
 fn count(view: &View<'_>, tree: Tree, after: Option<&str>) -> Result<(TreeReport, Option<String>), StoreError> {

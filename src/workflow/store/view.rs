@@ -94,6 +94,11 @@ impl<'a> View<'a> {
         Self { base, group, own: Overlay::default(), path }
     }
 
+    /// Is there a store?
+    pub(super) fn is_there(&self) -> bool {
+        self.base.is_some()
+    }
+
     /// A run, without its machines.
     pub fn run(&self, run: RunId) -> Result<Option<Run>, StoreError> {
         self.record(Tree::Runs, &keys::run(run))
