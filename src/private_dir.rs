@@ -1,6 +1,7 @@
 //! Directories that only we may enter, and where they are when the state directory cannot be used.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::{env, io};
 
@@ -91,14 +92,33 @@ pub fn create(path: &Path) -> Result<(), PrivateDirError> {
 /// Where private directories, locks and leases live when the state directory cannot be used: `mt-<uid>/` in
 /// `$XDG_RUNTIME_DIR`, else in `/dev/shm`. Made and checked as [`create`] does.
 pub fn fallback() -> Result<PathBuf, PrivateDirError> {
-    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute() && dir.is_dir());
-    fallback_in(&runtime.unwrap_or_else(|| PathBuf::from("/dev/shm")))
-}
-
-fn fallback_in(parent: &Path) -> Result<PathBuf, PrivateDirError> {
-    let path = parent.join(format!("mt-{}", geteuid()));
+    let path = runtime_dir().map_or_else(in_memory, below);
     create(&path)?;
     Ok(path)
+}
+
+/// Where [`fallback`] may have been for an earlier process: a terminal has a runtime directory, cron has none. Those that
+/// are there and ours; none is made.
+pub fn earlier_fallbacks() -> Vec<PathBuf> {
+    let places = runtime_dir().map(below).into_iter().chain([in_memory()]);
+    places.filter(|path| is_ours(path)).collect()
+}
+
+fn runtime_dir() -> Option<PathBuf> {
+    env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute() && dir.is_dir())
+}
+
+fn in_memory() -> PathBuf {
+    below(PathBuf::from("/dev/shm"))
+}
+
+fn below(parent: PathBuf) -> PathBuf {
+    parent.join(format!("mt-{}", geteuid()))
+}
+
+/// A real directory of our own account. Where it stands nobody else may put another in its place.
+pub fn is_ours(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir() && found.uid() == geteuid().as_raw())
 }
 
 /// Opens a directory that holds files of ours beside files of others: ours or root's, and not writable for everybody
@@ -135,7 +155,7 @@ pub(crate) fn account(uid: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -168,7 +188,7 @@ mod tests {
         std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o755)).unwrap();
         let name = format!("mt-{}", geteuid());
         symlink(&target, dir.path().join(&name)).unwrap();
-        let error = fallback_in(dir.path()).unwrap_err();
+        let error = create(&below(dir.path().to_owned())).unwrap_err();
         assert!(matches!(error, PrivateDirError::Refused { .. }), "{error}");
         assert_eq!(mode(&target), 0o755);
     }

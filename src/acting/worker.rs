@@ -1,5 +1,6 @@
 //! From a command to an acting process: not root, private, guarded, and clean after those who died.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::cli::error::{Failed, codes};
@@ -61,7 +62,13 @@ impl Worker {
             Err(error) => fall_back(Unusable { code: error.code(), why: error.to_string() }, state_dir)?,
         };
         let owner = guardian::enter(owner).map_err(|e| Failed::new(e.code(), e.to_string()))?;
+        // An earlier process may have been elsewhere: the state directory could not be used then, or cannot be used now.
+        let bases = private_dir::earlier_fallbacks().into_iter().chain([state_dir.to_owned()]);
+        let elsewhere: BTreeSet<PathBuf> = bases.map(|base| base.join("run")).collect();
         clean_up(&places.run);
+        for run in elsewhere.iter().filter(|run| **run != places.run && private_dir::is_ours(run)) {
+            clean_up(run);
+        }
         Ok(Self { owner, trigger, places })
     }
 }

@@ -3,6 +3,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::support::corner::{Corner, Ended, files_below, wait_for};
 use crate::{DUNE, LAB};
@@ -83,6 +87,42 @@ fn without_a_place_for_private_files_in_the_state_directory_memory_stands_in_for
     fs::remove_file(&run).expect("it is ours");
     corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
     assert_eq!(corner.runs().len(), 1);
+}
+
+#[test]
+fn what_a_killed_process_left_in_memory_is_cleared_by_the_next_one_wherever_that_is() {
+    let Some(lab) = &*LAB else { return };
+    let corner = corner(lab, "left-in-memory");
+    corner.run(&["uids", "set", "dunepro", "1234"]).exits(0);
+    let (runtime, run) = (corner.path("runtime"), corner.state().join("run"));
+    fs::create_dir(&runtime).expect("nothing is there yet");
+    corner.give(&runtime);
+    let mt = |words: &[&str]| {
+        let mut mt = corner.mt(words);
+        mt.env("LAB_RUN_ENV_PASS", "XDG_RUNTIME_DIR").env("XDG_RUNTIME_DIR", &runtime);
+        mt.stdout(Stdio::null()).stderr(Stdio::null());
+        mt
+    };
+    fs::remove_dir(&run).expect("no process is left in it");
+    fs::write(&run, "in the way").expect("it can be written");
+    let gate = corner.hold("rsync");
+    let mut killed = mt(&["run", "token-push", "-s", DUNE]).spawn().expect("lab/lab can be started");
+    wait_for("the pushes", || corner.calls("rsync").len() == NODES.len());
+    // Stopped first, so that neither can do anything about the other's death.
+    for signal in [Signal::SIGSTOP, Signal::SIGKILL] {
+        corner.mt_pids().into_iter().for_each(|pid| kill(Pid::from_raw(pid), signal).expect("it is there"));
+    }
+    killed.wait().expect("it is our child");
+    let stood_in = runtime.join(format!("mt-{}/run", corner.own_uid()));
+    assert!(!files_below(&stood_in).is_empty(), "nobody was there to remove them");
+    assert!(!corner.processes().is_empty(), "nor to end them");
+
+    fs::remove_file(&run).expect("it is ours");
+    // Nothing is to be resumed: that run could not be recorded.
+    assert!(mt(&["runs", "resume"]).status().expect("lab/lab can be started").success());
+    assert_eq!(files_below(&stood_in), [""; 0].map(PathBuf::from));
+    assert_eq!(corner.processes(), [""; 0]);
+    drop(gate);
 }
 
 #[test]
