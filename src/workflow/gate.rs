@@ -146,7 +146,7 @@ impl Drop for Pass {
     fn drop(&mut self) {
         let mut core = self.gate.lock();
         if !core.leave(self.id) {
-            core.waiting.retain(|w| w.id != self.id);
+            core.give_up(self.id);
         }
         core.admit(self.gate.fans_out);
     }
@@ -189,6 +189,13 @@ impl Core {
         }
         // Nobody listens: the wait was given up, and the pass that is being dropped gives the permit back.
         let _given_up = waiting.answer.send(answer);
+    }
+
+    /// Removes somebody who waits. At a deadline all of them give up, and may be 200,000: the ids in the queue rise.
+    fn give_up(&mut self, id: u64) {
+        if let Ok(i) = self.waiting.binary_search_by_key(&id, |waiting| waiting.id) {
+            self.waiting.remove(i);
+        }
     }
 
     fn grow_old(&mut self, id: u64) {
