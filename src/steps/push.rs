@@ -52,7 +52,7 @@ impl Push {
             None => resolve(&self.world, service, &attempt.cancel).await.ok().map(|options| options.server),
         };
         let (staging, note) = Staging::make(&self.world, service, uid, vault.as_deref(), &token)
-            .map_err(|error| Failure::new(Class::Permanent, TOKEN_FILE, format!("cannot stage the files: {error}")))?;
+            .map_err(|error| Failure::new(error.class(), TOKEN_FILE, format!("cannot stage the files: {error}")))?;
 
         let ended = self.rsync(&staging, true, service, node, attempt).await?;
         if ended.success() {

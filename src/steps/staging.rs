@@ -1,11 +1,13 @@
 //! The files of one push, under the names they have on the node, in a directory that one rsync can send.
 
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
 use super::world::{TokenSource, World};
 use crate::config::Service;
 use crate::private_dir;
 use crate::token_file::{self, TokenFileError};
+use crate::workflow::action::Class;
 
 /// Where vault tokens are looked for on a node.
 const TOKENS: &str = "tmp";
@@ -24,6 +26,21 @@ pub(super) enum StagingError {
     Token(#[from] TokenFileError),
     #[error("{0}")]
     Directory(#[from] private_dir::PrivateDirError),
+}
+
+impl StagingError {
+    /// Room may be made in a moment; nothing else goes away by itself.
+    pub(super) fn class(&self) -> Class {
+        let (Self::Token(TokenFileError::Io { source, .. })
+        | Self::Directory(private_dir::PrivateDirError::Io { source, .. })) = self
+        else {
+            return Class::Permanent;
+        };
+        match source.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Class::Transient,
+            _ => Class::Permanent,
+        }
+    }
 }
 
 impl Staging {
@@ -128,6 +145,19 @@ fn role_path(service: &Service, uid: u32, vault: Option<&str>) -> Result<PathBuf
 mod tests {
     use super::*;
     use crate::steps::world::test_support::service;
+
+    #[test]
+    fn a_disk_that_is_full_is_worth_another_try_and_nothing_else_is() {
+        let class = |errno: nix::errno::Errno| {
+            let path = PathBuf::from("/state/run/push");
+            let token = TokenFileError::Io { doing: "write", path: path.clone(), source: errno.into() };
+            let directory = private_dir::PrivateDirError::Io { doing: "make", path, source: errno.into() };
+            [StagingError::from(token).class(), StagingError::from(directory).class()]
+        };
+        assert_eq!(class(nix::errno::Errno::ENOSPC), [Class::Transient; 2]);
+        assert_eq!(class(nix::errno::Errno::EDQUOT), [Class::Transient; 2]);
+        assert_eq!(class(nix::errno::Errno::EACCES), [Class::Permanent; 2]);
+    }
 
     #[test]
     fn the_default_role_files_path_is_the_filled_template_below_the_root() {
