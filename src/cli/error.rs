@@ -27,7 +27,7 @@ pub mod codes {
     pub const NOT_WRITTEN: Code = Code(9);
 }
 
-/// A command failed. Printed by `main`, and nowhere else.
+/// A command failed, or what it did for one of several runs. Printed by `main`; of several runs, as each has failed.
 #[derive(Debug)]
 pub struct Failed {
     /// What `mt explain` knows about it.

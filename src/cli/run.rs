@@ -256,9 +256,17 @@ pub fn resume(global: &Global, args: &ResumeArgs) -> Result<ExitCode, Failed> {
 
 async fn resume_all(launcher: &Launcher, args: &ResumeArgs) -> Result<ExitCode, Failed> {
     let chosen = choose(launcher, args).await?;
-    let mut worst = ExitCode::Success;
+    let (mut worst, several) = (ExitCode::Success, chosen.len() > 1);
     for run in chosen {
-        let code = resume_one(launcher, run, args).await?;
+        let code = match resume_one(launcher, run, args).await {
+            Ok(code) => code,
+            // One that cannot be resumed keeps no other from it.
+            Err(failed) if several => {
+                super::output::write_err(&format!("run {run}: {}\n", failed.render()));
+                failed.exit
+            }
+            Err(failed) => return Err(failed),
+        };
         worst = worst.max(code);
         if matches!(code, ExitCode::Interrupted | ExitCode::Terminated) {
             break;

@@ -191,3 +191,26 @@ fn a_run_is_resumed_with_the_definition_it_was_made_with_unless_the_present_one_
     assert_eq!((corner.calls("late-1").len(), corner.calls("late-2").len()), (6, 2));
     assert_eq!(corner.show(&id)["status"], "succeeded");
 }
+
+#[test]
+fn one_run_that_cannot_be_resumed_keeps_no_other_from_it() {
+    let Some(lab) = &*LAB else { return };
+    let corner = Corner::new(lab, "several");
+    let ready = corner.path("ready");
+    corner.program("work", &format!("#!/bin/sh\ntest -e {}\n", ready.display()));
+    let define = |name: &str, per: &str| {
+        let step = format!(r#"Step(name: "work", action: Exec(command: ["work"]), per: {per}, timeout: "20s")"#);
+        let text = format!(r#"Workflow(name: "{name}", for_each: Service, deadline: "5m", steps: [{step}])"#);
+        corner.workflow(name, &text);
+    };
+    let ids = ["older", "newer"].map(|name| {
+        define(name, "Subject");
+        corner.run(&["run", name, "-s", DUNE]).exits(11);
+        corner.show("latest")["id"].as_str().expect("an id").to_owned()
+    });
+    define("older", "Node");
+    std::fs::write(&ready, "").expect("it can be written");
+    let ended = corner.run(&["runs", "resume", "--failed", "--definition", "latest"]).exits(20);
+    assert!(ended.err.contains(&ids[0]) && ended.err.contains("per: Node"), "{ended:?}");
+    assert_eq!(ids.map(|id| corner.show(&id)["status"].clone()), ["failed", "succeeded"]);
+}
