@@ -12,7 +12,7 @@ use managed_tokens::workflow::action::Class;
 use managed_tokens::workflow::counters::{Counter, is_due, reported};
 use managed_tokens::workflow::definition::{Mode, Workflow};
 use managed_tokens::workflow::driver::drive;
-use managed_tokens::workflow::event::SessionEnd;
+use managed_tokens::workflow::event::{RunCreated, SessionEnd};
 use managed_tokens::workflow::id::{ProcessId, RunId, Subject};
 use managed_tokens::workflow::recorder::{Epilogue, Recorder};
 use managed_tokens::workflow::run::RunState;
@@ -21,6 +21,8 @@ use managed_tokens::workflow::session::{
 };
 use managed_tokens::workflow::status::{MachineStatus, RunStatus, StepStatus};
 use managed_tokens::workflow::store::{Access, Options, StateDir, Store, StoreError, Tx};
+use ulid::Ulid;
+
 use support::toy::{Play, Stage, by, created, plan, workflow};
 
 const AT_ONCE: Duration = Duration::ZERO;
@@ -219,6 +221,28 @@ async fn counters_change_with_the_end_of_the_machine_and_only_in_normal_runs() {
     site.stage.script.lock().unwrap().clear();
     site.run(&["dune"]).await;
     assert_eq!((site.counter("dune").await, site.counter("dune\0node2").await), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_ahead_for_a_while_puts_no_later_run_into_the_past() {
+    const MONTH: u64 = 30 * 24 * 3_600_000;
+    let site = Site::new();
+    let made = created(&site.workflow, &["dune"], Mode::Normal);
+    let id = RunId(Ulid::from_parts(made.id.made_ms() + MONTH, 1));
+    let ahead = create(&site.store, RunCreated { id, ..made }, "toy".into(), by()).await.unwrap();
+    site.drive(ahead, &["dune"], None).await;
+
+    site.stage.play("dune", "kinit", "-", &[Play::Fail(Class::Permanent, AT_ONCE)]);
+    let (second, third) = (site.run(&["dune"]).await, site.run(&["dune"]).await);
+    assert!(id < second && second < third, "{id} {second} {third}");
+    assert_eq!(site.counter("dune").await, 2, "both are counted");
+
+    site.stage.script.lock().unwrap().clear();
+    let resumed = claim(&site.store, third, by(), all_dead()).await.unwrap();
+    site.drive(resumed, &["dune"], None).await;
+    let machines = site.load(third).await.machines;
+    assert_eq!(machines[&Subject::new("dune")].status, MachineStatus::Succeeded, "nothing newer stands in its way");
+    assert_eq!(site.counter("dune").await, 0);
 }
 
 /// Writes down what is due when the last machine ends, as the notifications will.

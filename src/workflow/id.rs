@@ -15,6 +15,16 @@ impl RunId {
     pub fn generate() -> Self {
         Self(Ulid::new())
     }
+
+    /// This id, or one with its random part that sorts after `other`.
+    pub fn after(self, other: Self) -> Self {
+        if self > other { self } else { Self(Ulid::from_parts(other.made_ms() + 1, self.0.random())) }
+    }
+
+    /// When it was made, by the clock of that machine: milliseconds since 1970.
+    pub fn made_ms(self) -> u64 {
+        self.0.timestamp_ms()
+    }
 }
 
 impl fmt::Display for RunId {

@@ -84,16 +84,31 @@ pub fn status_now(run: &Run, is_dead: &dyn Fn(ProcessId) -> bool) -> RunStatus {
     }
 }
 
+/// A clock that is ahead by more than this has been set wrong, and somebody is told.
+const CLOCK_AHEAD: Duration = Duration::from_secs(60);
+
 /// A run and its first session, durable when this returns.
+///
+/// It gets another id if the store has a newer one: counters, metrics and resumes go by the order of the ids, and a clock that
+/// was ahead for a while must not put what comes after it into the past.
 pub async fn create(
     store: &Store,
     created: RunCreated,
     source: Arc<str>,
     by: SessionStarted,
 ) -> Result<RunState, StoreError> {
-    let (state, events) = begin(created, by);
     store
         .write(move |tx| -> Result<RunState, StoreError> {
+            let mut created = created;
+            if let Some(newest) = tx.newest_run_id()? {
+                let wanted = created.id;
+                created.id = wanted.after(newest);
+                let ahead = Duration::from_millis(newest.made_ms().saturating_sub(wanted.made_ms()));
+                if ahead > CLOCK_AHEAD {
+                    tracing::warn!(run = %created.id, %newest, ?ahead, "this machine's clock was ahead when the newest run began, or is behind now: look at both; the order of runs is kept");
+                }
+            }
+            let (state, events) = begin(created, by);
             tx.put_definition(&source)?;
             for event in &events {
                 tx.append_event(state.run.id, event)?;

@@ -160,6 +160,11 @@ impl<'a> View<'a> {
         Ok(runs)
     }
 
+    /// The newest run.
+    pub fn newest_run_id(&self) -> Result<Option<RunId>, StoreError> {
+        Ok(self.run_ids((Bound::Unbounded, Bound::Unbounded), true, 1)?.pop())
+    }
+
     /// The run whose id begins so, in either case; `latest` is the newest.
     pub fn find_run(&self, prefix: &str) -> Result<Found, StoreError> {
         let prefix = prefix.trim().to_ascii_lowercase();
