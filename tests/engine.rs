@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use managed_tokens::workflow::action::Class;
+use managed_tokens::workflow::counters::{Verdict, verdicts};
 use managed_tokens::workflow::definition::{Mode, OnFailure, Overlap, Retry, Workflow};
 use managed_tokens::workflow::driver::drive;
 use managed_tokens::workflow::event::{AttemptOutcome, Fact, SessionEnd};
 use managed_tokens::workflow::id::{ProcessId, RunId, StepName, Subject};
 use managed_tokens::workflow::lease::Leases;
 use managed_tokens::workflow::recorder::Recorder;
-use managed_tokens::workflow::run::{RunState, StepState};
+use managed_tokens::workflow::run::{Machine, RunState, StepState};
 use managed_tokens::workflow::status::{MachineStatus, RunStatus, StepStatus};
 use support::toy::{Play, Stage, begin, by, created, plan, workflow};
 
@@ -248,6 +249,26 @@ async fn the_deadline_stops_machines_and_not_notifications() {
     assert_eq!(statuses(&state, "slow")["push"], StepStatus::NotAttempted);
     assert_eq!(state.machines[&Subject::new("fine")].status, MachineStatus::Succeeded);
     assert_eq!(run.stage.calls_of("notify").len(), 1, "people are told in the reserve");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_whose_turn_for_a_token_never_came_has_failed_and_not_recovered() {
+    let mut run = Run::of(&["first", "second", "third"]);
+    run.workflow.deadline = Duration::from_secs(40);
+    run.workflow.reserve = Duration::from_secs(20);
+    run.step("get").parallel = 1;
+    for service in ["first", "second", "third"] {
+        run.stage.play(service, "get", "-", &[Play::Hang]);
+    }
+    let (state, _) = run.go().await;
+    let waited: Vec<&Machine> = state
+        .machines
+        .values()
+        .filter(|m| m.steps.iter().any(|s| s.name.as_str() == "get" && s.status == StepStatus::NotAttempted))
+        .collect();
+    assert_eq!(waited.len(), 1, "an old attempt gives its permit to one more");
+    let setup = &verdicts(waited[0], &state.run.plan)[0];
+    assert_eq!((setup.0.target.as_ref(), setup.1), (None, Verdict::Failed));
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use crate::workflow::definition::CountsAs;
 use crate::workflow::event::AttemptOutcome;
 use crate::workflow::id::TargetName;
 use crate::workflow::run::{Machine, RunState};
+use crate::workflow::status::StepStatus;
 
 /// What is told of one counter.
 pub(super) fn due(
@@ -29,7 +30,7 @@ pub(super) fn due(
         value,
         kind,
         message: last.map_or_else(
-            || "failed".to_owned(),
+            || not_tried(machine, state).unwrap_or_else(|| "failed".to_owned()),
             |(_, step, failure)| match kind {
                 Kind::Setup => format!("{step}: {}", failure.message),
                 Kind::Push | Kind::News => failure.message.clone(),
@@ -39,6 +40,13 @@ pub(super) fn due(
         failing_runs: counter.map_or(1, |c| c.failing_runs),
         failing_since: counter.and_then(|c| c.failing_since),
     }
+}
+
+/// The first step of the setup that the deadline left no time for.
+fn not_tried(machine: &Machine, state: &RunState) -> Option<String> {
+    let is_setup = |name| state.run.plan.iter().any(|p| &p.name == name && p.counts_as == CountsAs::Setup);
+    let step = machine.steps.iter().find(|s| s.status == StepStatus::NotAttempted && is_setup(&s.name))?;
+    Some(format!("{}: the run's deadline struck before its turn came", step.name))
 }
 
 /// The last failures of what a counter counts, in the order of the steps.

@@ -12,7 +12,7 @@ use super::definition::{CountsAs, Mode};
 use super::event::PlannedStep;
 use super::id::{RunId, Subject, TargetName};
 use super::run::Machine;
-use super::status::StepStatus;
+use super::status::{MachineStatus, StepStatus};
 
 /// Which counter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -163,7 +163,8 @@ pub fn mode_counts(mode: Mode) -> bool {
     }
 }
 
-/// What a machine that has ended says of its counters: one for its setup, one for each target of its push steps.
+/// What a machine that has ended says of its counters: one for its setup, one for each target of its push steps. A setup that
+/// the run's deadline did not let begin has failed: who always is the last to have a turn gets no token, and people are told.
 pub fn verdicts(machine: &Machine, plan: &[PlannedStep]) -> Vec<(CounterKey, Verdict)> {
     let mut setup = Verdict::NotAttempted;
     let mut push: BTreeMap<TargetName, Verdict> = BTreeMap::new();
@@ -173,6 +174,10 @@ pub fn verdicts(machine: &Machine, plan: &[PlannedStep]) -> Vec<(CounterKey, Ver
             CountsAs::Nothing => {}
             CountsAs::Setup => {
                 setup = worse(setup, verdict(step.status));
+                if machine.status == MachineStatus::TimedOut && step.status == StepStatus::NotAttempted {
+                    // It is the deadline that came before. That the steps before it went well gives nobody a token.
+                    setup = Verdict::Failed;
+                }
                 for target in &step.targets {
                     setup = worse(setup, verdict(target.status));
                 }
