@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use managed_tokens::workflow::action::Class;
 use managed_tokens::workflow::counters::{Verdict, verdicts};
-use managed_tokens::workflow::definition::{Mode, OnFailure, Overlap, Retry, Workflow};
+use managed_tokens::workflow::definition::{Mode, OnFailure, Overlap, Retry, Step, Workflow};
 use managed_tokens::workflow::driver::drive;
 use managed_tokens::workflow::event::{AttemptOutcome, Fact, SessionEnd};
 use managed_tokens::workflow::id::{ProcessId, RunId, StepName, Subject};
@@ -316,6 +316,20 @@ async fn a_signal_leaves_the_run_interrupted_and_tells_nobody() {
     for subject in ["dune", "mu2e"] {
         assert_eq!(statuses(&resumed, subject), statuses(&fresh, subject), "as if it had never been disturbed");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_signal_at_one_run_wide_step_leaves_the_next_to_the_resume_and_blames_no_deadline() {
+    let mut run = Run::of(&["dune"]);
+    let verify = Step { name: StepName::new("verify"), ..run.workflow.finally[0].clone() };
+    run.workflow.finally.insert(0, verify);
+    run.stage.play("*", "verify", "*", &[Play::Hang]);
+    let state = run.stopped_after(3 * SECOND).await;
+    let seen: Vec<_> = state.run.steps.iter().map(|s| (s.name.as_str(), s.status, s.why.as_deref())).collect();
+    assert_eq!(seen, [("verify", StepStatus::Pending, None), ("notify", StepStatus::Pending, None)]);
+    run.stage.script.lock().unwrap().clear();
+    let (resumed, _) = run.resume(state).await;
+    assert!(resumed.run.steps.iter().all(|s| s.status == StepStatus::Succeeded), "{:?}", resumed.run.steps);
 }
 
 #[tokio::test(start_paused = true)]

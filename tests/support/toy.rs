@@ -298,6 +298,7 @@ pub fn actions(stage: &Arc<Stage>) -> BTreeMap<StepName, Arc<dyn Action>> {
             toy(ActionInfo { needs: needs(&["Ticket", "Token"]), provides: vec![] }, &["node1", "node2"]),
         ),
         (StepName::new("notify"), toy(ActionInfo::default(), &["-"])),
+        (StepName::new("verify"), toy(ActionInfo::default(), &["-"])),
     ])
 }
 

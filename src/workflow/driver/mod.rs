@@ -251,13 +251,15 @@ impl Session {
     async fn finally(&self, step: &Step, over: &Over, deadline: Instant) -> Result<(), DriveError> {
         let mode = self.recorder.with(|s| s.run.mode);
         let subject = None;
-        if over.why().is_some() {
-            let fact = Fact::StepNotAttempted {
-                subject,
-                step: step.name.clone(),
-                why: "the run's deadline struck".to_owned(),
-            };
-            return Ok(self.recorder.record(vec![fact]).await?);
+        match over.why() {
+            None => {}
+            // The resume does it.
+            Some(Why::Stopped) => return Ok(()),
+            Some(Why::Deadline) => {
+                let why = "the run's deadline struck".to_owned();
+                let fact = Fact::StepNotAttempted { subject, step: step.name.clone(), why };
+                return Ok(self.recorder.record(vec![fact]).await?);
+            }
         }
         if !step.when.contains(&mode) {
             let why = "this mode leaves it out".to_owned();
