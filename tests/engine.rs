@@ -6,6 +6,7 @@ mod support {
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use managed_tokens::workflow::action::Class;
@@ -330,6 +331,56 @@ async fn a_signal_at_one_run_wide_step_leaves_the_next_to_the_resume_and_blames_
     run.stage.script.lock().unwrap().clear();
     let (resumed, _) = run.resume(state).await;
     assert!(resumed.run.steps.iter().all(|s| s.status == StepStatus::Succeeded), "{:?}", resumed.run.steps);
+}
+
+/// A run in which mu2e's look at what it has made waits: as long as `until` says no, and 20 s at most.
+fn looks_at_mu2e_wait(run: &Run, until: impl Fn(&Stage) -> bool + Send + Sync + 'static) -> Arc<AtomicBool> {
+    let gave_up = Arc::new(AtomicBool::new(false));
+    let (stage, given_up) = (Arc::downgrade(&run.stage), gave_up.clone());
+    let look = move |subject: &str| {
+        let limit = std::time::Instant::now() + 20 * SECOND;
+        while subject == "mu2e" && stage.upgrade().is_some_and(|stage| !until(&stage)) {
+            if std::time::Instant::now() > limit {
+                return given_up.store(true, Ordering::Relaxed);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    *run.stage.look.lock().unwrap() = Some(Arc::new(look));
+    gave_up
+}
+
+#[tokio::test]
+async fn a_look_at_what_one_machine_has_made_that_takes_long_holds_up_no_other() {
+    let run = Run::of(&["dune", "mu2e"]);
+    run.stage.play("*", "push", "node2", &[Play::Fail(Class::Permanent, Duration::ZERO)]);
+    let (state, _) = run.go().await;
+    run.stage.script.lock().unwrap().clear();
+    let again = |stage: &Stage| {
+        stage.calls.lock().unwrap().iter().any(|c| c.subject == "dune" && c.step == "push" && c.session == 2)
+    };
+    let gave_up = looks_at_mu2e_wait(&run, again);
+    let (state, _) = run.resume(state).await;
+    assert!(!gave_up.load(Ordering::Relaxed), "dune waited for mu2e");
+    assert_eq!(state.run.status, RunStatus::Succeeded);
+}
+
+#[tokio::test]
+async fn a_look_at_what_a_machine_has_made_that_never_ends_is_ended_by_the_deadline() {
+    let mut run = Run::of(&["dune", "mu2e"]);
+    run.stage.play("*", "push", "node2", &[Play::Fail(Class::Permanent, Duration::ZERO)]);
+    let (state, _) = run.go().await;
+    run.stage.script.lock().unwrap().clear();
+    run.workflow.deadline = SECOND;
+    run.workflow.reserve = SECOND / 2;
+    let over = Arc::new(AtomicBool::new(false));
+    let is_over = over.clone();
+    let gave_up = looks_at_mu2e_wait(&run, move |_| is_over.load(Ordering::Relaxed));
+    let (state, end) = run.resume(state).await;
+    over.store(true, Ordering::Relaxed);
+    assert!(!gave_up.load(Ordering::Relaxed), "the session waited for mu2e");
+    assert_eq!(end, SessionEnd::Finished);
+    assert_eq!(state.machines[&Subject::new("mu2e")].status, MachineStatus::TimedOut);
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,6 +51,9 @@ pub struct Call {
     pub number: u32,
 }
 
+/// See [`Stage::look`].
+pub type Look = Arc<dyn Fn(&str) + Send + Sync>;
+
 /// What the toys of one test share: the script and the log of calls.
 #[derive(Default)]
 pub struct Stage {
@@ -64,6 +67,8 @@ pub struct Stage {
     pub lost: Mutex<BTreeSet<String>>,
     pub unconfigured: Mutex<BTreeSet<String>>,
     pub stand_ins: Mutex<BTreeSet<String>>,
+    /// Called with the subject whenever somebody looks at what an earlier session made for it.
+    pub look: Mutex<Option<Look>>,
     /// The subject that takes its whole machine down: a defect.
     pub cursed: Mutex<Option<String>>,
 }
@@ -194,7 +199,11 @@ impl Action for Toy {
         Box::pin(async move { found.then(Success::default) })
     }
 
-    fn product_state(&self, _subject: Option<&Subject>, detail: Option<&Value>) -> ProductState {
+    fn product_state(&self, subject: Option<&Subject>, detail: Option<&Value>) -> ProductState {
+        let look = self.stage.look.lock().unwrap().clone();
+        if let (Some(look), Some(subject), Some(_)) = (look, subject, detail) {
+            look(subject.as_str());
+        }
         let product = self.info.provides.first().map(|p| p.product.to_string()).unwrap_or_default();
         match detail {
             Some(_) if !self.stage.lost.lock().unwrap().contains(&product) => {

@@ -1,16 +1,18 @@
 //! One machine from its lease to its end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::workflow::action::ProductState;
+use crate::workflow::action::{Action, ProductState};
 use crate::workflow::definition::{OnFailure, Overlap, Step};
 use crate::workflow::event::{Fact, MachineEnd};
 use crate::workflow::id::{Product, StepName, Subject};
 use crate::workflow::lease::{Held, Lease};
 use crate::workflow::resume::{MachineDecision, StepFacts, StepPlan, What, decide_machine, plan, recorded_success};
+use crate::workflow::run::Machine;
 use crate::workflow::status::{MachineStatus, StepStatus};
 
 use super::over::{Over, Why};
@@ -18,6 +20,8 @@ use super::{DriveError, Session, codes, step};
 
 /// How often a machine that waits for another run's subject looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+type Actions = BTreeMap<StepName, Arc<dyn Action>>;
 
 pub(super) async fn run(session: &Session, over: &Over, subject: &Subject) -> Result<(), DriveError> {
     let status = session.recorder.with(|s| s.machines.get(subject).map(|m| m.status));
@@ -95,7 +99,7 @@ async fn lease(session: &Session, over: &Over, subject: &Subject) -> Result<Opti
 
 async fn steps(session: &Session, over: &Over, subject: &Subject) -> Result<(), DriveError> {
     let (mode, provided) = (session.recorder.with(|s| s.run.mode), provided(session));
-    let (plans, mut available) = prepare(session, subject);
+    let Some((plans, mut available)) = prepared(session, over, subject).await? else { return Ok(()) };
     let mut stopped_by: Option<StepName> = None;
     for step in &session.workflow.steps {
         if over.why().is_some() {
@@ -160,17 +164,39 @@ async fn steps(session: &Session, over: &Over, subject: &Subject) -> Result<(), 
     Ok(())
 }
 
+/// Plans the machine, off the runtime's threads: what an earlier session made lies on disks that may hang, and nobody
+/// else waits for those. `None`: the session was over first.
+async fn prepared(session: &Session, over: &Over, subject: &Subject) -> Result<Option<Prepared>, DriveError> {
+    let Some(machine) = session.recorder.with(|state| state.machines.get(subject).cloned()) else {
+        return Ok(Some(Prepared::default()));
+    };
+    let (workflow, actions) = (session.workflow.clone(), session.actions.clone());
+    if machine.steps.iter().all(|step| recorded_success(step).is_none()) {
+        return Ok(Some(prepare(&workflow.steps, &actions, &machine)));
+    }
+    let span = tracing::Span::current();
+    let work = tokio::task::spawn_blocking(move || span.in_scope(|| prepare(&workflow.steps, &actions, &machine)));
+    tokio::select! {
+        done = work => Ok(Some(done?)),
+        () = over.wait() => Ok(None),
+    }
+}
+
+/// What a machine does, and what it has without doing anything.
+type Prepared = (Vec<StepPlan>, BTreeSet<Product>);
+
 /// Plans the machine and takes over what earlier sessions made. A product that cannot be taken over after all is lost,
-/// and the machine is planned anew without it.
-fn prepare(session: &Session, subject: &Subject) -> (Vec<StepPlan>, BTreeSet<Product>) {
+/// and the machine is planned anew without it. May block.
+fn prepare(steps: &[Step], actions: &Actions, machine: &Machine) -> Prepared {
     let mut lost: BTreeSet<StepName> = BTreeSet::new();
     'plan: loop {
-        let plans = plan_machine(session, subject, &lost);
+        let plans = plan(&facts(steps, machine, actions, &lost));
         let mut available = BTreeSet::new();
         for plan in plans.iter().filter(|p| p.adopt) {
-            let Some(action) = session.actions.get(&plan.name) else { continue };
-            let detail = detail(session, subject, &plan.name);
-            if let Err(failure) = action.adopt(Some(subject), detail.as_ref()) {
+            let Some(action) = actions.get(&plan.name) else { continue };
+            let state = machine.steps.iter().find(|s| s.name == plan.name);
+            let detail = state.and_then(recorded_success).and_then(|success| success.detail.as_ref());
+            if let Err(failure) = action.adopt(Some(&machine.subject), detail) {
                 tracing::warn!(step = %plan.name, why = %failure.message, "cannot reuse it; it is done anew");
                 lost.insert(plan.name.clone());
                 continue 'plan;
@@ -181,18 +207,11 @@ fn prepare(session: &Session, subject: &Subject) -> (Vec<StepPlan>, BTreeSet<Pro
     }
 }
 
-fn plan_machine(session: &Session, subject: &Subject, lost: &BTreeSet<StepName>) -> Vec<StepPlan> {
-    session.recorder.with(|state| {
-        let Some(machine) = state.machines.get(subject) else { return Vec::new() };
-        plan(&facts(&session.workflow.steps, machine, &session.actions, lost))
-    })
-}
-
-/// The facts of a machine's steps, in the order of the workflow.
+/// The facts of a machine's steps, in the order of the workflow. May block.
 pub(super) fn facts<'a>(
     steps: &[Step],
-    machine: &'a crate::workflow::run::Machine,
-    actions: &std::collections::BTreeMap<StepName, std::sync::Arc<dyn crate::workflow::action::Action>>,
+    machine: &'a Machine,
+    actions: &Actions,
     lost: &BTreeSet<StepName>,
 ) -> Vec<StepFacts<'a>> {
     let subject = Some(&machine.subject);
@@ -260,13 +279,5 @@ fn status(session: &Session, subject: &Subject, step: &StepName) -> Option<StepS
     session.recorder.with(|state| {
         let machine = state.machines.get(subject)?;
         machine.steps.iter().find(|s| &s.name == step).map(|s| s.status)
-    })
-}
-
-fn detail(session: &Session, subject: &Subject, step: &StepName) -> Option<serde_json::Value> {
-    session.recorder.with(|state| {
-        let machine = state.machines.get(subject)?;
-        let step = machine.steps.iter().find(|s| &s.name == step)?;
-        recorded_success(step)?.detail.clone()
     })
 }
