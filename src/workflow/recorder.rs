@@ -52,7 +52,9 @@ pub(super) struct Batch {
     events: Vec<Event>,
     /// Machines whose counters change.
     counted: Vec<Machine>,
-    /// The whole state, if the last machine has just ended.
+    /// The status of a machine changes: it may be the last to end.
+    ends: bool,
+    /// The whole state, if the last machine of the session has just ended.
     ended: Option<RunState>,
 }
 
@@ -67,7 +69,7 @@ impl Batch {
     /// Nothing but what follows the end of the last machine.
     fn of_the_end(state: &RunState) -> Self {
         let (machines, events, counted) = (Vec::new(), Vec::new(), Vec::new());
-        Self { run: state.run.clone(), machines, events, counted, ended: Some(state.clone()) }
+        Self { run: state.run.clone(), machines, events, counted, ends: true, ended: Some(state.clone()) }
     }
 
     /// Writes events, derived records and counters: all in the caller's transaction.
@@ -160,8 +162,9 @@ impl Recorder {
                 held.awaited.remove(subject);
                 held.some_ended = true;
             }
-            if !held.is_over() {
-                batch.ended = None;
+            // Only then: of a thousand machines that are left to another run each is the last of those that had ended.
+            if batch.ends && held.is_over() {
+                batch.ended = Some(held.state.clone());
             }
             if let Some(observer) = &self.observer {
                 batch.events.iter().for_each(|event| observer(event, &held.state));
@@ -205,9 +208,12 @@ impl Recorder {
 /// Applies all facts, or none.
 pub(super) fn apply(state: &mut RunState, facts: Vec<Fact>) -> Result<Batch, IllegalEvent> {
     let everywhere = facts.iter().any(|f| f.scope() == Scope::EveryMachine);
-    let named: BTreeSet<&Subject> = facts.iter().filter_map(Fact::subject).collect();
-    let before: Vec<Machine> =
-        state.machines.values().filter(|m| everywhere || named.contains(&m.subject)).cloned().collect();
+    let before: Vec<Machine> = if everywhere {
+        state.machines.values().cloned().collect()
+    } else {
+        let named: BTreeSet<&Subject> = facts.iter().filter_map(Fact::subject).collect();
+        named.into_iter().filter_map(|subject| state.machines.get(subject)).cloned().collect()
+    };
     let run_before = state.run.clone();
 
     match apply_each(state, facts) {
@@ -247,8 +253,7 @@ fn apply_each(state: &mut RunState, facts: Vec<Fact>) -> Result<Batch, IllegalEv
     };
     let machines = if all { state.machines.values().cloned().collect() } else { records(&touched) };
     let counted = if mode_counts(state.run.mode) { records(&ended) } else { Vec::new() };
-    let over = ends && all_ended(state);
-    Ok(Batch { run: state.run.clone(), machines, events, counted, ended: over.then(|| state.clone()) })
+    Ok(Batch { run: state.run.clone(), machines, events, counted, ends, ended: None })
 }
 
 /// Has every machine ended?

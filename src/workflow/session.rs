@@ -4,7 +4,7 @@
 //! children lives. A session without an end whose owner is dead was cut off: the run is interrupted, whatever its
 //! record says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,7 @@ use super::event::{Event, Fact, RunCreated, Selection, SessionEnd, SessionStarte
 use super::fold::IllegalEvent;
 use super::id::{ProcessId, RunId, Subject, WorkflowName};
 use super::recorder::apply;
+use super::resume::{MachineDecision, decide_machine};
 use super::run::{Machine, Run, RunState, Session};
 use super::status::{MachineStatus, RunStatus};
 use super::store::{Store, StoreError, Tx, View};
@@ -259,7 +260,8 @@ pub fn cut_off(
     Ok(found)
 }
 
-/// The subjects whose machine has ended in a run of the same workflow and mode that is newer than this one, and in which.
+/// The subjects of this run that may still be worked on and whose machine has ended in a run of the same workflow and mode
+/// that is newer, and in which. Reads no machine that cannot change the answer: a month has hundreds of newer runs.
 pub fn ended_later(view: &View<'_>, run: &Run) -> Result<BTreeMap<Subject, RunId>, StoreError> {
     let mut newer = Vec::new();
     view.runs_newest_first(|other| {
@@ -272,20 +274,32 @@ pub fn ended_later(view: &View<'_>, run: &Run) -> Result<BTreeMap<Subject, RunId
         ControlFlow::Continue(())
     })?;
     let mut ended = BTreeMap::new();
+    if newer.is_empty() {
+        return Ok(ended);
+    }
+    let open = |machine: &Machine| decide_machine(machine.status, true, None) == MachineDecision::Work;
+    let mut left: BTreeSet<Subject> =
+        view.machines(run.id)?.into_iter().filter(open).map(|machine| machine.subject).collect();
     for id in newer {
-        for machine in view.machines(id)? {
-            match machine.status {
-                MachineStatus::Succeeded | MachineStatus::Failed | MachineStatus::TimedOut => {
-                    ended.entry(machine.subject).or_insert(id);
-                }
-                MachineStatus::Pending
-                | MachineStatus::Running
-                | MachineStatus::Interrupted
-                | MachineStatus::Skipped
-                | MachineStatus::Gone
-                | MachineStatus::Superseded => {}
+        for subject in std::mem::take(&mut left) {
+            if view.machine(id, &subject)?.is_some_and(|machine| has_ended(machine.status)) {
+                ended.insert(subject, id);
+            } else {
+                left.insert(subject);
             }
         }
     }
     Ok(ended)
+}
+
+fn has_ended(status: MachineStatus) -> bool {
+    match status {
+        MachineStatus::Succeeded | MachineStatus::Failed | MachineStatus::TimedOut => true,
+        MachineStatus::Pending
+        | MachineStatus::Running
+        | MachineStatus::Interrupted
+        | MachineStatus::Skipped
+        | MachineStatus::Gone
+        | MachineStatus::Superseded => false,
+    }
 }
