@@ -158,10 +158,7 @@ impl RunState {
     /// Applies one event. On an error the state is as it was.
     pub fn apply(&mut self, event: &Event) -> Result<Touched, IllegalEvent> {
         let sessions = u32::try_from(self.run.sessions.len()).unwrap_or(u32::MAX);
-        let expected = match event.fact {
-            Fact::SessionStarted(_) => sessions + 1,
-            _ => sessions,
-        };
+        let expected = sessions + u32::from(matches!(event.fact, Fact::SessionStarted(_)));
         if event.seq != self.run.events || event.session != expected {
             return Err(IllegalEvent::OutOfOrder {
                 seq: event.seq,
