@@ -11,7 +11,7 @@ use crate::acting::site::Site;
 use crate::acting::worker::{Worker, raise_open_files};
 use crate::acting::{here, subjects, takeover};
 use crate::cli::error::{Failed, codes};
-use crate::cli::exit::ExitCode;
+use crate::cli::exit::{ExitCode, StopSignal};
 use crate::cli::runs;
 use crate::config::Service;
 use crate::guardian;
@@ -107,6 +107,11 @@ impl Launcher {
     /// The configuration and the process around it.
     pub fn site(&self) -> &Site {
         &self.site
+    }
+
+    /// The first signal that asked this process to end, if one did.
+    pub fn stopped_by(&self) -> Option<StopSignal> {
+        self.stop.by()
     }
 
     /// Whether a process is gone with all its children.

@@ -70,8 +70,7 @@ impl ExitCode {
         stopped_by: Option<StopSignal>,
     ) -> Self {
         match (stopped_by, recorded) {
-            (Some(StopSignal::Interrupt), _) => Self::Interrupted,
-            (Some(StopSignal::Terminate), _) => Self::Terminated,
+            (Some(signal), _) => signal.into(),
             (None, false) => Self::StoreUnusable,
             (None, true) => match status {
                 RunStatus::Succeeded => Self::Success,
@@ -111,6 +110,15 @@ fn count(tally: &BTreeMap<MachineStatus, u32>, status: MachineStatus) -> u32 {
 impl From<ExitCode> for std::process::ExitCode {
     fn from(code: ExitCode) -> Self {
         Self::from(code.number())
+    }
+}
+
+impl From<StopSignal> for ExitCode {
+    fn from(signal: StopSignal) -> Self {
+        match signal {
+            StopSignal::Interrupt => Self::Interrupted,
+            StopSignal::Terminate => Self::Terminated,
+        }
     }
 }
 

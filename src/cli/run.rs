@@ -258,6 +258,12 @@ async fn resume_all(launcher: &Launcher, args: &ResumeArgs) -> Result<ExitCode, 
     let chosen = choose(launcher, args).await?;
     let (mut worst, several) = (ExitCode::Success, chosen.len() > 1);
     for run in chosen {
+        // Claimed, it would be interrupted at once, whatever it was before.
+        if let Some(signal) = launcher.stopped_by() {
+            super::output::write_err(&format!("run {run} is left as it is: mt was asked to stop\n"));
+            worst = worst.max(signal.into());
+            continue;
+        }
         let code = match resume_one(launcher, run, args).await {
             Ok(code) => code,
             // One that cannot be resumed keeps no other from it.
@@ -268,9 +274,6 @@ async fn resume_all(launcher: &Launcher, args: &ResumeArgs) -> Result<ExitCode, 
             Err(failed) => return Err(failed),
         };
         worst = worst.max(code);
-        if matches!(code, ExitCode::Interrupted | ExitCode::Terminated) {
-            break;
-        }
     }
     Ok(worst)
 }

@@ -214,3 +214,29 @@ fn one_run_that_cannot_be_resumed_keeps_no_other_from_it() {
     assert!(ended.err.contains(&ids[0]) && ended.err.contains("per: Node"), "{ended:?}");
     assert_eq!(ids.map(|id| corner.show(&id)["status"].clone()), ["failed", "succeeded"]);
 }
+
+#[test]
+fn a_resume_of_several_that_is_asked_to_stop_leaves_the_others_as_they_are() {
+    let Some(lab) = &*LAB else { return };
+    let corner = Corner::new(lab, "stopped");
+    corner.program("work", "#!/bin/sh\nexit 1\n");
+    let ids = ["older", "newer"].map(|name| {
+        let step = r#"Step(name: "work", action: Exec(command: ["work"]), timeout: "60s")"#;
+        let text = format!(r#"Workflow(name: "{name}", for_each: Service, deadline: "5m", steps: [{step}])"#);
+        corner.workflow(name, &text);
+        corner.run(&["run", name, "-s", DUNE]).exits(11);
+        corner.show("latest")["id"].as_str().expect("an id").to_owned()
+    });
+    let called = corner.path("calls").join("work");
+    let script = format!("#!/bin/sh\necho called >>{}\nexec sleep 1000\n", called.display());
+    corner.program("work", &script);
+    let resume = corner.start(&["runs", "resume", "--failed"]);
+    wait_for("the older run's work", || !corner.calls("work").is_empty());
+    // A person ends that run for good; the process hears of it by SIGTERM.
+    corner.run(&["runs", "cancel", &ids[0]]).exits(0);
+    let ended = resume.end().exits(143);
+    assert!(ended.err.contains(&format!("run {} is left as it is", ids[1])), "{ended:?}");
+    let found = ids.map(|id| corner.show(&id));
+    assert_eq!(found.each_ref().map(|run| run["status"].clone()), ["cancelled", "failed"]);
+    assert_eq!(found[1]["sessions"].as_array().expect("its sessions").len(), 1);
+}
