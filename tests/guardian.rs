@@ -35,6 +35,10 @@ const TESTS: &[Test] = &[
     ("the_exit_code_is_the_workers_and_nothing_is_left", the_exit_code_is_the_workers_and_nothing_is_left),
     ("a_worker_killed_by_a_signal_looks_so_from_outside", a_worker_killed_by_a_signal_looks_so_from_outside),
     ("an_inherited_ignored_sigchld_does_not_lose_the_status", an_inherited_ignored_sigchld_does_not_lose_the_status),
+    (
+        "a_leftover_that_nobody_reads_of_does_not_lose_the_status",
+        a_leftover_that_nobody_reads_of_does_not_lose_the_status,
+    ),
     ("no_descendant_outlives_a_killed_worker", no_descendant_outlives_a_killed_worker),
     ("processes_that_fork_on_and_on_are_ended", processes_that_fork_on_and_on_are_ended),
     ("a_killed_guardian_is_a_graceful_end", a_killed_guardian_is_a_graceful_end),
@@ -324,6 +328,17 @@ fn an_inherited_ignored_sigchld_does_not_lose_the_status() {
         });
     }
     assert_eq!(wait(&mut command.stdout(Stdio::null()).spawn().unwrap()).code(), Some(10));
+}
+
+fn a_leftover_that_nobody_reads_of_does_not_lose_the_status() {
+    let world = world();
+    // What is no directory cannot be looked through for leftovers.
+    let script = format!("rm -r {0}; echo >{0}", world.shared.display());
+    let mut command = world.command("run", &script);
+    let mut guardian = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(guardian.stderr.take());
+    assert_eq!(wait(&mut guardian).code(), Some(0));
+    assert!(world.shared.is_file(), "there was something to tell");
 }
 
 fn no_descendant_outlives_a_killed_worker() {

@@ -1,6 +1,6 @@
 //! The guardian itself: a process without threads that waits for signals and for its worker.
 
-use std::io;
+use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -162,7 +162,8 @@ fn clean_up(owner: &Owner) {
     remove_files(&owner.run_dir, &mut swept, &owner.shared);
     pass(CrashPoint::GuardianAfter);
     for problem in swept.problems {
-        eprintln!("mt: {problem} [{LEFTOVERS}]");
+        // Not `eprintln`, which panics if nobody reads any more: the exit code would be lost.
+        let _ = writeln!(io::stderr(), "mt: {problem} [{LEFTOVERS}]");
     }
 }
 
