@@ -218,7 +218,7 @@ fn one_run_that_cannot_be_resumed_keeps_no_other_from_it() {
 #[test]
 fn a_resume_of_several_that_is_asked_to_stop_leaves_the_others_as_they_are() {
     let Some(lab) = &*LAB else { return };
-    let corner = Corner::new(lab, "stopped");
+    let corner = Corner::new(lab, "several-stopped");
     corner.program("work", "#!/bin/sh\nexit 1\n");
     let ids = ["older", "newer"].map(|name| {
         let step = r#"Step(name: "work", action: Exec(command: ["work"]), timeout: "60s")"#;
