@@ -69,8 +69,13 @@ impl Run {
         recorder.with(Clone::clone)
     }
 
+    /// The second session of the run.
+    async fn resume(&self, state: RunState) -> (RunState, SessionEnd) {
+        self.resume_as(state, 2).await
+    }
+
     /// One more session of the run.
-    async fn resume(&self, mut state: RunState) -> (RunState, SessionEnd) {
+    async fn resume_as(&self, mut state: RunState, number: u32) -> (RunState, SessionEnd) {
         let mut apply = |fact, session| {
             let event = managed_tokens::workflow::event::Event {
                 seq: state.run.events,
@@ -80,7 +85,7 @@ impl Run {
             };
             state.apply(&event).unwrap();
         };
-        apply(Fact::SessionStarted(by()), 2);
+        apply(Fact::SessionStarted(by()), number);
         self.session(state).await
     }
 
@@ -151,6 +156,23 @@ async fn with_one_credd_hanging_all_fifty_push_before_the_deadline() {
         failure.message == "schedd2 timed out 3 times in this run"
     });
     assert!(closed.count() >= 30, "most services need not wait for a credd that is known to hang");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_target_that_is_closed_before_a_next_try_keeps_the_number_of_the_try() {
+    let mut run = Run::of(&["a", "b", "c", "late"]);
+    run.step("store").timeout = 10 * SECOND;
+    run.step("store").retry = Retry { times: 1, backoff: (100 * SECOND, 100 * SECOND) };
+    run.stage.play("late", "store", "schedd2", &[Play::Fail(Class::Transient, SECOND)]);
+    for name in ["a", "b", "c"] {
+        run.stage.play(name, "store", "schedd2", &[Play::Hang]);
+    }
+    let (state, _) = run.go().await;
+    let store = step_of(&state, "late", "store");
+    let target = store.targets.iter().find(|t| t.name.as_str() == "schedd2").unwrap();
+    assert_eq!(target.attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [1, 2]);
+    let Some(AttemptOutcome::Failed(failure)) = &target.attempts[1].result else { panic!("it failed") };
+    assert_eq!(failure.message, "schedd2 timed out 3 times in this run");
 }
 
 #[tokio::test(start_paused = true)]
@@ -420,6 +442,26 @@ async fn a_step_that_was_cut_off_at_a_target_that_has_vanished_since_is_as_good_
     let (resumed, _) = run.resume(state).await;
     assert_eq!(step_of(&resumed, "dune", "push").status, StepStatus::Succeeded);
     assert_eq!(resumed.run.status, RunStatus::Succeeded);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_recorded_targets_hold_when_a_resume_cannot_learn_them() {
+    let run = Run::of(&["dune"]);
+    run.stage.play("dune", "store", "schedd1", &[Play::Hang]);
+    let state = run.stopped_after(3 * SECOND).await;
+    run.stage.script.lock().unwrap().clear();
+    *run.stage.unlisted.lock().unwrap() = true;
+    let (resumed, end) = run.resume(state).await;
+    assert_eq!(end, SessionEnd::Finished);
+    let store = step_of(&resumed, "dune", "store");
+    let targets: Vec<_> = store.targets.iter().map(|t| (t.name.as_str(), t.status)).collect();
+    assert_eq!(targets, [("schedd1", StepStatus::Succeeded), ("schedd2", StepStatus::Succeeded)]);
+    // Nobody has ever said what there is to push to.
+    let push = step_of(&resumed, "dune", "push");
+    assert_eq!((push.status, push.targets[0].name.is_only()), (StepStatus::Failed, true));
+    *run.stage.unlisted.lock().unwrap() = false;
+    let (resumed, _) = run.resume_as(resumed, 3).await;
+    assert_eq!(statuses(&resumed, "dune")["push"], StepStatus::Succeeded);
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,7 +26,7 @@ pub struct Run {
     pub mode: Mode,
     /// What was selected.
     pub selection: Selection,
-    /// As the events say. A run whose owner is dead still says `running` here: see `Liveness` in the driver.
+    /// As the events say. A run whose owner is dead still says `running` here: [`status_now`](super::session::status_now) knows.
     pub status: RunStatus,
     /// When it was made.
     pub started_at: Timestamp,

@@ -67,6 +67,8 @@ pub struct Stage {
     pub lost: Mutex<BTreeSet<String>>,
     pub unconfigured: Mutex<BTreeSet<String>>,
     pub stand_ins: Mutex<BTreeSet<String>>,
+    /// Nobody says on what there is to work.
+    pub unlisted: Mutex<bool>,
     /// Called with the subject whenever somebody looks at what an earlier session made for it.
     pub look: Mutex<Option<Look>>,
     /// The subject that takes its whole machine down: a defect.
@@ -146,7 +148,10 @@ impl Action for Toy {
         assert!(!doomed, "a toy takes its machine down");
         let gone = self.stage.unconfigured.lock().unwrap().clone();
         let targets = self.targets.iter().filter(|t| !gone.contains(*t)).map(TargetName::new).collect();
-        Box::pin(async move { Ok(targets) })
+        let unlisted = *self.stage.unlisted.lock().unwrap();
+        let answer =
+            if unlisted { Err(Failure::new(Class::Transient, Code(1), "nobody answers")) } else { Ok(targets) };
+        Box::pin(async move { answer })
     }
 
     fn attempt<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, AttemptResult> {

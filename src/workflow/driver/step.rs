@@ -97,8 +97,9 @@ impl Work<'_> {
             return Some(Ok((Vec::new(), vec![TargetName::only()])));
         }
         let listed = plan.filter(|p| p.listed).map(|p| p.targets.as_slice()).unwrap_or_default();
+        // `-`: an earlier session could not learn the targets.
         let recorded: Vec<TargetName> =
-            listed.iter().filter(|t| t.what != What::Gone).map(|t| t.name.clone()).collect();
+            listed.iter().filter(|t| t.what != What::Gone && !t.name.is_only()).map(|t| t.name.clone()).collect();
         let attempt = self.attempt(TargetName::only(), 1);
         let found = tokio::select! {
             found = self.action.targets(&attempt, &recorded) => found,
@@ -107,12 +108,16 @@ impl Work<'_> {
         };
         let found = match found {
             Ok(found) => found,
-            Err(failure) => return Some(Err(failure)),
+            Err(failure) if recorded.is_empty() => return Some(Err(failure)),
+            Err(failure) => {
+                let why = &failure.message;
+                tracing::warn!(code = %failure.code, "the targets are those of the session before: {why}");
+                recorded.clone()
+            }
         };
         let is_gone = |name: &TargetName, what: What| what == What::Gone || !found.contains(name);
         let known = self.known_targets();
         let mut gone: Vec<&TargetName> = listed.iter().filter(|t| is_gone(&t.name, t.what)).map(|t| &t.name).collect();
-        // An earlier session could not learn the targets and recorded that as `-`.
         gone.extend(known.iter().filter(|t| t.is_only()));
         let facts = gone.into_iter().filter(|t| known.contains(t)).map(|target| Fact::TargetGone {
             subject: self.subject.cloned(),
@@ -135,7 +140,7 @@ impl Work<'_> {
         let (subject, step, target) = (self.subject.cloned(), self.step.name.clone(), TargetName::only());
         let started = Fact::StepStarted { subject: subject.clone(), step: step.clone(), targets: vec![target.clone()] };
         let mut facts = vec![started];
-        facts.extend(self.ended_at_once(&target, failure));
+        facts.extend(self.ended_at_once(&target, 1, failure));
         Ok(self.session.recorder.record(facts).await?)
     }
 
@@ -153,7 +158,7 @@ impl Work<'_> {
                 let message =
                     format!("{target} timed out {} times in this run", crate::workflow::gate::TIMEOUTS_IN_A_ROW);
                 let failure = Failure { last: true, ..Failure::new(Class::Timeout, codes::TARGET_CLOSED, message) };
-                self.session.recorder.record(self.ended_at_once(target, failure)).await?;
+                self.session.recorder.record(self.ended_at_once(target, number, failure)).await?;
                 return Ok(());
             };
             self.session.recorder.record(vec![self.started(target, number)]).await?;
@@ -285,7 +290,7 @@ impl Work<'_> {
         }
     }
 
-    fn ended_at_once(&self, target: &TargetName, failure: Failure) -> Vec<Fact> {
+    fn ended_at_once(&self, target: &TargetName, number: u32, failure: Failure) -> Vec<Fact> {
         let ended = Fact::AttemptEnded {
             subject: self.subject.cloned(),
             step: self.step.name.clone(),
@@ -293,7 +298,7 @@ impl Work<'_> {
             outcome: AttemptOutcome::Failed(failure),
             retry: false,
         };
-        vec![self.started(target, 1), ended]
+        vec![self.started(target, number), ended]
     }
 
     fn state<T>(&self, read: impl FnOnce(&crate::workflow::run::StepState) -> T) -> Option<T> {
