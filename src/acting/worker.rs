@@ -11,6 +11,10 @@ use crate::workflow::store::StateDir;
 
 use super::here;
 
+/// A look at a file server that hangs keeps its thread for ever: a thousand services with a few tries each must leave some for
+/// the others. They are made when they are needed.
+const MOST_BLOCKED: usize = 16_384;
+
 /// So much is written for a try: a few caches and tokens.
 const PROBE: usize = 64 << 10;
 
@@ -133,6 +137,7 @@ fn fall_back(why: Unusable, configured: &Path) -> Result<(Places, Owner), Failed
 pub fn runtime() -> Result<tokio::runtime::Runtime, Failed> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(MOST_BLOCKED)
         .build()
         .map_err(|e| Failed::new(codes::UNEXPECTED, format!("cannot start the runtime: {e}")))
 }

@@ -173,15 +173,15 @@ impl GetVaultToken {
     }
 
     /// Kept tokens of this service: its own, then those of its credds.
-    fn kept_tokens(&self, service: &Service) -> Vec<PathBuf> {
+    async fn kept_tokens(&self, service: &Service) -> Vec<PathBuf> {
         let mut found = vec![self.world.kept_token(service)];
         match &service.credds {
             Credds::Fixed(credd) => found.push(self.world.kept_token_of_credd(service, credd.as_str())),
             Credds::Collector { .. } => {
                 let directory = self.world.token_directory(service);
-                let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-                let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-                let mut names: Vec<_> = names.filter(|name| self.is_of_a_credd(name, service)).collect();
+                let listed = directory.clone();
+                let mut names = off_thread(move || file_names(&listed)).await;
+                names.retain(|name| self.is_of_a_credd(name, service));
                 names.sort();
                 found.extend(names.into_iter().map(|name| directory.join(name)));
             }
@@ -213,7 +213,7 @@ impl GetVaultToken {
             true => resolve(&self.world, service, &attempt.cancel).await.ok().map(|options| options.server),
             false => None,
         };
-        for kept in self.kept_tokens(service) {
+        for kept in self.kept_tokens(service).await {
             let Ok(Some(fingerprint)) = stage(&kept, &staged).await else { continue };
             if self.world.expiry(&fingerprint).is_some_and(|at| at <= Timestamp::now()) {
                 continue;
@@ -269,6 +269,12 @@ impl GetVaultToken {
         }
         Ok((Arc::clone(context), detail, format!("kept token unchanged, valid for {}", short(left))))
     }
+}
+
+/// Everything in the directory; nothing if it cannot be read.
+fn file_names(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 async fn stage(kept: &Path, staged: &Path) -> Result<Option<Fingerprint>, TokenFileError> {

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use super::classify::{TooSlow, kerberos, not_run};
 use super::codes::{KDC_UNREACHABLE, KEYTAB_MISSING, KEYTAB_UNREADABLE, KINIT_FAILED, WRONG_PRINCIPAL};
 use super::world::{World, cache_name};
-use super::{info_of, only_target, unknown_service};
+use super::{info_of, off_thread, only_target, unknown_service};
 use crate::process;
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
 use crate::workflow::id::TargetName;
@@ -47,7 +47,8 @@ pub(super) async fn ticket(
     cache: &Path,
     attempt: &Attempt,
 ) -> Result<(), Failure> {
-    check_keytab(keytab, principal)?;
+    let (file, whose) = (keytab.to_owned(), principal.to_owned());
+    off_thread(move || check_keytab(&file, &whose)).await?;
     let named = keytab.to_string_lossy();
     let facts = |program| [("program", program), ("keytab", &*named), ("principal", principal)];
     let command = |program| world.command(program).env("KRB5CCNAME", cache_name(cache));
