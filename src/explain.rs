@@ -2,7 +2,7 @@
 
 use crate::workflow::code::Code;
 use crate::workflow::{definition, driver, store};
-use crate::{cli, config, guardian, notify, private_dir, process, steps, telemetry, token_file};
+use crate::{cli, config, guardian, notify, private_dir, process, stderr, steps, telemetry, token_file};
 
 /// One code explained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,7 @@ const MODULES: &[Explanations] = &[
     notify::codes::EXPLANATIONS,
     private_dir::EXPLANATIONS,
     process::EXPLANATIONS,
+    stderr::EXPLANATIONS,
     steps::codes::EXPLANATIONS,
     steps::ferry::codes::EXPLANATIONS,
     store::EXPLANATIONS,
@@ -51,7 +52,7 @@ const RANGES: &[(std::ops::RangeInclusive<u16>, &str)] = &[
     (150..=169, "the configuration"),
     (170..=189, "FERRY and the UIDs of accounts"),
     (190..=199, "metrics"),
-    (200..=209, "logs"),
+    (200..=209, "logs and stderr"),
     (230..=239, "notifications"),
     (240..=249, "traces"),
 ];

@@ -10,6 +10,7 @@
 //! | [`private_dir`] | directories that only we may enter, and where they are when there is no state directory |
 //! | [`token_file`] | the only place that reads, writes or moves a token file |
 //! | [`redact`] | secrets out of text that people or disks will see |
+//! | [`stderr`] | the one way to stderr, which stops no run |
 //! | [`notify`] | mail to the people who can mend what failed |
 //! | [`telemetry`] | what is told of a run beside what people see: log files, Loki, the pushgateway, traces |
 //! | [`cli`] | one file per subcommand; prints, never decides |
@@ -29,6 +30,7 @@ pub mod notify;
 pub mod private_dir;
 pub mod process;
 pub mod redact;
+pub mod stderr;
 pub mod steps;
 pub mod telemetry;
 pub mod token_file;

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use managed_tokens::cli::{error, old_names, output};
-use managed_tokens::private_dir;
 use managed_tokens::telemetry::{logs, traces};
+use managed_tokens::{private_dir, stderr};
 
 fn main() -> ExitCode {
     private_dir::set_umask();
@@ -34,5 +34,6 @@ fn main() -> ExitCode {
         }
     };
     logs::flush();
+    stderr::finish();
     exit
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,10 +17,11 @@ use crate::acting::{history, uids};
 use crate::cli::error::{Failed, codes};
 use crate::cli::exit::ExitCode;
 use crate::cli::output::Style;
-use crate::cli::progress::{Live, ProgressView};
+use crate::cli::progress::{self, Live, ProgressView};
 use crate::config::Config;
 use crate::guardian;
 use crate::private_dir;
+use crate::stderr;
 use crate::steps::accounts::AccountSetup;
 use crate::steps::ferry::AuthMethod;
 use crate::steps::{self, Setup, World};
@@ -36,9 +37,6 @@ use crate::workflow::run::RunState;
 
 /// A guardian ends the children of its worker in less than a second; one that is stopped does not.
 const BURIED_WITHIN: Duration = Duration::from_secs(5);
-
-/// Redrawn so often on a terminal.
-const REDRAW: Duration = Duration::from_millis(100);
 
 impl Launcher {
     /// Drives one session of a claimed or new run, and says how it ended.
@@ -97,9 +95,10 @@ impl Launcher {
             accounts,
         }));
         let actions = actions(&order.workflow, &world)?;
-        let live = live(&state, &order.workflow);
+        let view = view(&state, &order.workflow);
+        let shown = view.clone().map(|view| stderr::show(Box::new(Live::new(view, Style::stderr()))));
         let trace = Trace::begin(config).map(Arc::new);
-        let observer = observer(live.clone(), trace.clone());
+        let observer = observer(view, trace.clone());
         let run = state.run.id;
         let recorder = Arc::new(match (&store, &unusable) {
             (Some(store), None) => {
@@ -122,14 +121,8 @@ impl Launcher {
             leases,
             stop: self.stop.token(),
         };
-        let ticker = live.clone().map(|live| tokio::spawn(tick(live)));
         let ended = driver::drive(recorder.clone(), plan).await;
-        if let Some(ticker) = ticker {
-            ticker.abort();
-        }
-        if let Some(live) = live.and_then(|live| live.lock().unwrap_or_else(PoisonError::into_inner).take()) {
-            live.finish();
-        }
+        drop(shown);
         let end = ended.map_err(|e| Failed::new(codes::UNEXPECTED, e.to_string()))?;
         let recorded = recorder.why_unrecorded().is_none();
         let state = recorder.with(Clone::clone);
@@ -148,38 +141,24 @@ impl Launcher {
     }
 }
 
-type SharedLive = Arc<Mutex<Option<Live>>>;
-
 /// Live progress, on a terminal alone.
-fn live(state: &RunState, workflow: &Workflow) -> Option<SharedLive> {
+fn view(state: &RunState, workflow: &Workflow) -> Option<Arc<Mutex<ProgressView>>> {
     if !std::io::IsTerminal::is_terminal(&std::io::stderr()) || !matches!(state.run.mode, Mode::Normal | Mode::Test) {
         return None;
     }
     let tries = workflow.steps.iter().map(|s| (s.name.clone(), s.retry.times + 1)).collect();
     let prefix = state.run.id.to_string()[..crate::workflow::store::SHORTEST_PREFIX].to_owned();
-    let view = ProgressView::of(state, prefix, Timestamp::now()).with_tries(tries);
-    Some(Arc::new(Mutex::new(Some(Live::start(view, Style::stderr())))))
+    Some(Arc::new(Mutex::new(ProgressView::of(state, prefix, Timestamp::now()).with_tries(tries))))
 }
 
-async fn tick(live: SharedLive) {
-    let mut every = tokio::time::interval(REDRAW);
-    loop {
-        every.tick().await;
-        if let Some(live) = live.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
-            live.tick(Timestamp::now());
-        }
-    }
-}
-
-fn observer(live: Option<SharedLive>, trace: Option<Arc<Trace>>) -> Observer {
+/// Nobody draws here: a terminal can be stopped, and the run goes on.
+fn observer(view: Option<Arc<Mutex<ProgressView>>>, trace: Option<Arc<Trace>>) -> Observer {
     Arc::new(move |event, state| {
         if let Some(trace) = &trace {
             trace.event(event);
         }
-        if let Some(live) = &live
-            && let Some(live) = live.lock().unwrap_or_else(PoisonError::into_inner).as_mut()
-        {
-            live.update(event, state, event.at);
+        if let Some(view) = &view {
+            progress::lock(view).update(event, state);
         }
         crate::acting::log::event(event, state);
     })

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::cli::error::{Failed, codes};
 use crate::guardian::{self, Owner};
 use crate::private_dir;
+use crate::stderr;
 use crate::workflow::code::Code;
 use crate::workflow::store::StateDir;
 
@@ -66,6 +67,7 @@ impl Worker {
             Err(error) => fall_back(Unusable { code: error.code(), why: error.to_string() }, state_dir)?,
         };
         let owner = guardian::enter(owner).map_err(|e| Failed::new(e.code(), e.to_string()))?;
+        stderr::start();
         // An earlier process may have been elsewhere: the state directory could not be used then, or cannot be used now.
         let bases = private_dir::earlier_fallbacks().into_iter().chain([state_dir.to_owned()]);
         let elsewhere: BTreeSet<PathBuf> = bases.map(|base| base.join("run")).collect();

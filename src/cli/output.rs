@@ -12,6 +12,7 @@ use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::time::Clock;
+use crate::stderr;
 
 /// The version of the JSON that `mt` prints. It rises when a field changes its meaning or goes away, not when one is added.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -360,9 +361,9 @@ pub fn write_out(text: &str) -> io::Result<()> {
     write_to(&mut io::stdout().lock(), text)
 }
 
-/// Writes to stderr; nobody can be told if that fails.
+/// Writes to stderr (see [`stderr`]); nobody can be told if that fails.
 pub fn write_err(text: &str) {
-    let _ = write_to(&mut io::stderr().lock(), text);
+    stderr::say(text);
 }
 
 fn write_to(stream: &mut impl Write, text: &str) -> io::Result<()> {

@@ -3,6 +3,7 @@
 //! [`ProgressView`] is a pure model from events to lines; [`Live`] is the thin part that draws them.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
@@ -12,6 +13,7 @@ use super::output::{self, Paint, Style};
 use super::runs_show::place;
 use super::summary::noun;
 use super::time;
+use crate::stderr::Picture;
 use crate::workflow::action::{Class, Failure};
 use crate::workflow::definition::ForEach;
 use crate::workflow::event::{AttemptOutcome, Event, Fact};
@@ -269,9 +271,11 @@ impl Doing {
 }
 
 /// Draws a [`ProgressView`] on stderr, at most ten times a second. Only for a terminal.
+///
+/// The view is shared with whoever feeds it, and never locked while something is drawn.
 #[derive(Debug)]
 pub struct Live {
-    view: ProgressView,
+    view: Arc<Mutex<ProgressView>>,
     bar: ProgressBar,
     style: Style,
     drawn_at: Option<Timestamp>,
@@ -280,46 +284,44 @@ pub struct Live {
 /// The shortest time between two drawings.
 const FRAME: SignedDuration = SignedDuration::from_millis(100);
 
+/// A view that is shared. Nobody waits long for it: it is only fed and read.
+pub fn lock(view: &Mutex<ProgressView>) -> MutexGuard<'_, ProgressView> {
+    view.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Live {
-    /// Begins to draw on stderr.
-    pub fn start(view: ProgressView, style: Style) -> Self {
+    /// To be drawn on stderr.
+    pub fn new(view: Arc<Mutex<ProgressView>>, style: Style) -> Self {
         Self::on(ProgressDrawTarget::stderr_with_hz(10), view, style)
     }
 
-    fn on(target: ProgressDrawTarget, view: ProgressView, style: Style) -> Self {
+    fn on(target: ProgressDrawTarget, view: Arc<Mutex<ProgressView>>, style: Style) -> Self {
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(ProgressStyle::with_template("{msg}").expect("the template is constant and has one known key"));
         Self { view, bar, style, drawn_at: None }
     }
 
-    /// Takes in one more event; `state` is the run's state after it.
-    pub fn update(&mut self, event: &Event, state: &RunState, now: Timestamp) {
-        self.view.update(event, state);
-        self.tick(now);
-    }
-
-    /// The next attempt there begins at that time.
-    pub fn next_try(&mut self, subject: Option<&Subject>, step: &StepName, target: &TargetName, at: Timestamp) {
-        self.view.next_try(subject, step, target, at);
-    }
-
-    /// Draws what time alone has changed. Call it a few times a second.
-    pub fn tick(&mut self, now: Timestamp) {
+    fn draw_at(&mut self, now: Timestamp) {
         let is_due = self.drawn_at.is_none_or(|last| now.duration_since(last).abs() >= FRAME);
         if is_due {
             self.drawn_at = Some(now);
-            self.bar.set_message(self.view.lines(now, &self.style).join("\n"));
+            let lines = lock(&self.view).lines(now, &self.style);
+            self.bar.set_message(lines.join("\n"));
             self.bar.tick();
         }
     }
+}
 
-    /// Takes the lines away while something else is printed, such as a log line.
-    pub fn suspend<R>(&self, print: impl FnOnce() -> R) -> R {
-        self.bar.suspend(print)
+impl Picture for Live {
+    fn draw(&mut self) {
+        self.draw_at(Timestamp::now());
     }
 
-    /// Takes the lines away for good; the summary comes in their place.
-    pub fn finish(self) {
+    fn aside(&mut self, write: &mut dyn FnMut()) {
+        self.bar.suspend(write);
+    }
+
+    fn clear(&mut self) {
         self.bar.finish_and_clear();
     }
 }

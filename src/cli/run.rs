@@ -17,6 +17,7 @@ use crate::acting::subjects::{subject_of, subjects};
 use crate::acting::trouble::Admins;
 use crate::acting::worker::{Worker, runtime};
 use crate::config::Service;
+use crate::stderr;
 use crate::steps::catalog::{ShippedActions, library};
 use crate::steps::ferry::AuthMethod;
 use crate::workflow::definition::{Diagnostic, ForEach, Mode, Workflow, effective, render};
@@ -131,6 +132,9 @@ impl From<&NoticeArgs> for Notices {
 
 /// `mt run`
 pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, Failed> {
+    if !args.dry_run {
+        stderr::hold();
+    }
     let notices = Notices::from(&args.notices);
     // Who tries something out is not to call the admins.
     let usual = !(args.test || args.onboard || args.dry_run);
@@ -240,6 +244,9 @@ fn of_diagnostics(diagnostics: &[Diagnostic]) -> Failed {
 
 /// `mt runs resume`
 pub fn resume(global: &Global, args: &ResumeArgs) -> Result<ExitCode, Failed> {
+    if !args.explain {
+        stderr::hold();
+    }
     let mut site = Site::load(global).map_err(|e| super::of_config(&e))?;
     args.sending.apply(&mut site);
     if args.explain {

@@ -1,6 +1,6 @@
 //! The guardian itself: a process without threads that waits for signals and for its worker.
 
-use std::io::{self, Write};
+use std::io;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -18,6 +18,7 @@ use super::sweep::{Swept, remove_files};
 use super::{LEFTOVERS, NO_GUARDIAN, Owner, descendants};
 use crate::crash_point::{CrashPoint, pass};
 use crate::process;
+use crate::stderr;
 use crate::workflow::code::Code;
 
 /// A second signal means "now" only if it comes this much after the first: service managers and hang-ups signal both of
@@ -140,11 +141,15 @@ enum WorkerEnd {
 fn guard(owner: Owner, worker: Pid, heard: &SigSet) -> ! {
     // A panic must not unwind into the caller: there would be two workers then.
     let end = catch_unwind(AssertUnwindSafe(|| {
+        // What waits to be said is the worker's to say.
+        stderr::hold();
         let _ = prctl::set_name(c"mt-guardian"); // for `ps`
         let end = watch(worker, heard);
         clean_up(&owner);
         end
     }));
+    // Whoever reads it may have stopped. Nothing is left to do, so it may have a thread now, and a second.
+    let _ = catch_unwind(stderr::finish);
     match end {
         Ok(WorkerEnd::ByItself(End::Exited(code))) => exit(code),
         Ok(WorkerEnd::ByItself(End::Signalled(signal))) => die_by(signal),
@@ -163,7 +168,7 @@ fn clean_up(owner: &Owner) {
     pass(CrashPoint::GuardianAfter);
     for problem in swept.problems {
         // Not `eprintln`, which panics if nobody reads any more: the exit code would be lost.
-        let _ = writeln!(io::stderr(), "mt: {problem} [{LEFTOVERS}]");
+        stderr::say(&format!("mt: {problem} [{LEFTOVERS}]\n"));
     }
 }
 

@@ -224,18 +224,26 @@ fn no_line_is_wider_than_the_terminal_or_carries_control_characters() {
     }
 }
 
+fn shared(view: ProgressView) -> Arc<Mutex<ProgressView>> {
+    Arc::new(Mutex::new(view))
+}
+
+fn on(term: &Screen, view: Arc<Mutex<ProgressView>>) -> Live {
+    Live::on(ProgressDrawTarget::term_like(Box::new(term.clone())), view, PLAIN)
+}
+
 #[test]
 fn the_lines_are_drawn_and_taken_away_again() {
     let state = at_work();
     let term = Screen::default();
     let mut view = begin(&state);
     feed(&mut view, &state);
-    let mut live = Live::on(ProgressDrawTarget::term_like(Box::new(term.clone())), view, PLAIN);
-    live.tick(at(5_000));
+    let mut live = on(&term, shared(view));
+    live.draw_at(at(5_000));
     let shown = term.contents();
     assert!(shown.starts_with("token-push 01k4q8vt   50 services   5.0s\n  done 41  failed 1  running 8"), "{shown}");
     assert!(shown.contains("nova_production") && shown.contains("needs a person"), "{shown}");
-    live.finish();
+    live.clear();
     assert_eq!(term.contents(), "");
 }
 
@@ -243,10 +251,27 @@ fn the_lines_are_drawn_and_taken_away_again() {
 fn drawing_waits_for_the_next_frame() {
     let state = at_work();
     let term = Screen::default();
-    let mut live = Live::on(ProgressDrawTarget::term_like(Box::new(term.clone())), begin(&state), PLAIN);
-    live.tick(at(5_000));
-    live.update(&ended(5_010, "nova_production", "kinit", "-", human(), false), &state, at(5_010));
+    let view = shared(begin(&state));
+    let mut live = on(&term, view.clone());
+    live.draw_at(at(5_000));
+    lock(&view).update(&ended(5_010, "nova_production", "kinit", "-", human(), false), &state);
+    live.draw_at(at(5_010));
     assert!(!term.contents().contains("nova_production"));
-    live.tick(at(5_100));
+    live.draw_at(at(5_100));
     assert!(term.contents().contains("nova_production"));
+}
+
+#[test]
+fn what_is_said_meanwhile_stands_above_the_lines() {
+    let state = at_work();
+    let term = Screen::default();
+    let mut live = on(&term, shared(begin(&state)));
+    live.draw_at(at(5_000));
+    let lines = term.contents();
+    for said in ["WARN one", "WARN two"] {
+        live.aside(&mut || term.write_line(said).unwrap());
+    }
+    assert_eq!(term.contents(), format!("WARN one\nWARN two\n{lines}"));
+    live.clear();
+    assert_eq!(term.contents(), "WARN one\nWARN two");
 }

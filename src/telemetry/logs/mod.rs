@@ -1,8 +1,8 @@
 //! The log: what is said by `tracing`, on stderr, in files, and in Loki.
 //!
-//! A process begins with stderr alone ([`install`]). Once it is known for which executable it works, and the guardian
-//! has forked (a fork copies one thread), [`open`] starts the thread that writes the files; what was said before is
-//! kept and comes first. Every line goes through [`crate::redact`] on its way out.
+//! A process begins with stderr alone ([`install`]), which [`crate::stderr`] writes. Once it is known for which executable it
+//! works, and the guardian has forked (a fork copies one thread), [`open`] starts the thread that writes the files; what was
+//! said before is kept and comes first. Every line goes through [`crate::redact`] on its way out.
 //!
 //! | file | subject |
 //! |---|---|
@@ -19,7 +19,6 @@ mod line;
 mod loki;
 mod writer;
 
-use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +31,7 @@ pub use line::{About, Line};
 pub use loki::{Entry, Labels};
 
 use crate::config::{Config, Loki};
-use crate::redact::redact;
+use crate::stderr;
 use crate::telemetry::traces;
 use crate::workflow::id::RunId;
 use layer::Lines;
@@ -68,14 +67,14 @@ pub fn install(verbosity: u8) {
     let wanted = EnvFilter::try_from_env("MT_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     // Spans are for the files: people at a terminal see the run's progress.
     let wanted = wanted.and(filter_fn(|said| said.is_event() && said.target() != FILES_ONLY));
-    let stderr = tracing_subscriber::fmt::layer()
-        .with_writer(|| Redacting(io::stderr()))
+    let said = tracing_subscriber::fmt::layer()
+        .with_writer(|| stderr::Lines)
         .with_ansi(false)
         .with_target(false)
         .with_filter(wanted);
     let lines = Lines::new(take).with_filter(layer::filter());
     let children = traces::Children.with_filter(traces::filter());
-    tracing_subscriber::registry().with(stderr).with(lines).with(children).init();
+    tracing_subscriber::registry().with(said).with(lines).with(children).init();
 }
 
 /// Opens the files of an executable (see [`executable`]) and starts the thread that writes them. Not before the guardian has
@@ -144,30 +143,4 @@ fn take(line: Line) {
 
 fn lock() -> MutexGuard<'static, Log> {
     LOG.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// What is written in one piece, without secrets. `tracing_subscriber` writes every event in one piece.
-struct Redacting<W>(W);
-
-impl<W: Write> Write for Redacting<W> {
-    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
-        self.0.write_all(redact(&String::from_utf8_lossy(piece)).as_bytes())?;
-        Ok(piece.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stderr_shows_no_secret_either() {
-        let mut written = Redacting(Vec::new());
-        written.write_all(b" WARN said hvs.CAESIJlongEnoughToBeOne0123456789 code=MT0200\n").unwrap();
-        assert_eq!(String::from_utf8(written.0).unwrap(), " WARN said [redacted] code=MT0200\n");
-    }
 }
