@@ -23,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 #[path = "support/terminal.rs"]
 mod terminal;
+#[path = "support/unread.rs"]
+mod unread;
 
 const ROLE: &str = "GUARDIAN_TEST_ROLE";
 
@@ -331,14 +333,18 @@ fn an_inherited_ignored_sigchld_does_not_lose_the_status() {
 }
 
 fn a_leftover_that_nobody_reads_of_does_not_lose_the_status() {
-    let world = world();
-    // What is no directory cannot be looked through for leftovers.
-    let script = format!("rm -r {0}; echo >{0}", world.shared.display());
-    let mut command = world.command("run", &script);
-    let mut guardian = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    drop(guardian.stderr.take());
-    assert_eq!(wait(&mut guardian).code(), Some(0));
-    assert!(world.shared.is_file(), "there was something to tell");
+    let (gone, closed) = std::io::pipe().unwrap();
+    drop(gone);
+    let (_stopped, full) = unread::full_pipe();
+    for stderr in [closed, full] {
+        let world = world();
+        // What is no directory cannot be looked through for leftovers.
+        let script = format!("rm -r {0}; echo >{0}", world.shared.display());
+        let mut command = world.command("run", &script);
+        let mut guardian = command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+        assert_eq!(wait(&mut guardian).code(), Some(0));
+        assert!(world.shared.is_file(), "there was something to tell");
+    }
 }
 
 fn no_descendant_outlives_a_killed_worker() {

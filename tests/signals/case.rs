@@ -2,10 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use crate::DUNE;
 use crate::support::corner::{Corner, wait_for};
 use crate::support::lab::Lab;
-use crate::support::terminal;
+use crate::support::{terminal, unread};
 
 /// What is done to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,12 @@ pub enum Shot {
     NoHangUp,
     /// Whoever reads what mt says goes away.
     ReaderGone,
+    /// Whoever reads what mt says has stopped reading before it began.
+    ReaderStopped,
+    /// The same on a terminal.
+    ScreenStopped,
+    /// A background job of a shell whose terminal stops those that write (`stty tostop`).
+    Background,
     /// Ctrl-C, a second of patience, Ctrl-C.
     CtrlCTwice,
     KillWorker,
@@ -94,7 +100,12 @@ pub fn play(lab: &Lab, step: Step, shot: Shot, deaf: bool) -> End {
         }
     }
     let workflow = if step.shipped { "token-push" } else { "own" };
-    let mut run = Run::start(&corner, &["run", workflow, "-s", DUNE], shot);
+    let mut words = vec!["run", workflow, "-s", DUNE];
+    if matches!(shot, Shot::ReaderGone | Shot::ReaderStopped | Shot::ScreenStopped | Shot::Background) {
+        // A run that goes well has nothing to say, and nobody would be missed.
+        words.push("-vv");
+    }
+    let mut run = Run::start(&corner, &words, shot);
     // The child is its own program by now: before that it would hear the terminal's signals, too.
     wait_for("the step's children", || corner.calls(step.program).len() >= step.calls);
     let goes_on = run.shoot(shot);
@@ -125,11 +136,21 @@ pub fn play(lab: &Lab, step: Step, shot: Shot, deaf: bool) -> End {
     End { code, status }
 }
 
+/// The same as a background job of a shell, whose exit code is that of the job. Stopped, the job has that of its signal.
+fn in_background(command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-mc", "stty tostop; \"$@\" & wait $!", "sh"]).arg(command.get_program()).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+}
+
 /// A running `mt`, on a terminal if the shot needs one.
 struct Run {
     mt: Child,
     /// Dropped to close the terminal.
     terminal: Option<Terminal>,
+    /// Nobody reads from it, and it is not closed.
+    _unread: Option<OwnedFd>,
 }
 
 struct Terminal {
@@ -150,13 +171,34 @@ impl Run {
                 });
             }
         }
-        let on_terminal = matches!(shot, Shot::CtrlC | Shot::CtrlCTwice | Shot::TerminalClosed);
-        if !on_terminal {
-            let mt = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("lab/lab can be started");
-            return Self { mt, terminal: None };
+        match shot {
+            Shot::CtrlC | Shot::CtrlCTwice | Shot::TerminalClosed => {
+                let (mt, keyboard) = terminal::spawn(command);
+                Self { mt, terminal: Some(Terminal::over(keyboard)), _unread: None }
+            }
+            Shot::Background => {
+                let (shell, keyboard) = terminal::spawn(in_background(&command));
+                Self { mt: shell, terminal: Some(Terminal::over(keyboard)), _unread: None }
+            }
+            Shot::ScreenStopped => {
+                let (mt, keyboard) = terminal::spawn_full(command);
+                Self { mt, terminal: None, _unread: Some(keyboard.into()) }
+            }
+            Shot::ReaderStopped => {
+                let (unread, full) = unread::full_pipe();
+                let mt = command.stdout(Stdio::null()).stderr(full).spawn().expect("lab/lab can be started");
+                Self { mt, terminal: None, _unread: Some(unread.into()) }
+            }
+            Shot::Sent(_)
+            | Shot::NoHangUp
+            | Shot::ReaderGone
+            | Shot::KillWorker
+            | Shot::KillGuardian
+            | Shot::KillBoth => {
+                let mt = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("lab/lab can be started");
+                Self { mt, terminal: None, _unread: None }
+            }
         }
-        let (mt, keyboard) = terminal::spawn(command);
-        Self { mt, terminal: Some(Terminal::over(keyboard)) }
     }
 
     fn pid(&self) -> Pid {
@@ -174,6 +216,10 @@ impl Run {
 
     /// Shoots. `true`: nothing is to end by it.
     fn shoot(&mut self, shot: Shot) -> bool {
+        if matches!(shot, Shot::ReaderStopped | Shot::ScreenStopped | Shot::Background) {
+            // So it is from the beginning, and what was started may be a shell.
+            return true;
+        }
         let (guardian, worker) = (self.pid(), self.worker());
         let send = |pid, signal| kill(pid, signal).expect("it is running");
         match shot {
@@ -199,6 +245,7 @@ impl Run {
                 drop(self.mt.stderr.take());
                 return true;
             }
+            Shot::ReaderStopped | Shot::ScreenStopped | Shot::Background => unreachable!("see above"),
             Shot::KillWorker => send(worker, Signal::SIGKILL),
             Shot::KillGuardian => send(guardian, Signal::SIGKILL),
             Shot::KillBoth => {

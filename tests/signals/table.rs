@@ -18,6 +18,8 @@ struct Row {
 
 const ENDS: &str = "children are ended: SIGTERM to their groups, SIGKILL 2 s later";
 
+const GOES_ON_UNREAD: &str = "nothing: the run goes on, and what nobody reads is lost";
+
 const ROWS: &[Row] = &[
     Row {
         what: "SIGINT (`kill -INT`)",
@@ -62,6 +64,27 @@ const ROWS: &[Row] = &[
         what: "whoever reads its output goes away",
         does: "nothing: the run goes on",
         shot: Shot::ReaderGone,
+        status: "succeeded",
+        code: 0,
+    },
+    Row {
+        what: "whoever reads its output stops reading",
+        does: GOES_ON_UNREAD,
+        shot: Shot::ReaderStopped,
+        status: "succeeded",
+        code: 0,
+    },
+    Row {
+        what: "its terminal is stopped (Ctrl-S)",
+        does: GOES_ON_UNREAD,
+        shot: Shot::ScreenStopped,
+        status: "succeeded",
+        code: 0,
+    },
+    Row {
+        what: "it writes to the terminal from the background, after `stty tostop`",
+        does: "nothing: the run goes on, and writes",
+        shot: Shot::Background,
         status: "succeeded",
         code: 0,
     },

@@ -7,3 +7,4 @@ pub mod large;
 pub mod remains;
 pub mod spans;
 pub mod terminal;
+pub mod unread;

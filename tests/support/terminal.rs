@@ -10,15 +10,27 @@ use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
 
+use super::unread;
+
 /// Starts it with the terminal as stdin, stdout and stderr. The file is the person's side: keyboard and screen. When it is
 /// dropped the terminal is closed, because nobody inherits it.
-pub fn spawn(mut command: Command) -> (Child, File) {
+pub fn spawn(command: Command) -> (Child, File) {
+    start(command, false)
+}
+
+/// The same, but what is shown is full and stays so: as long as nobody reads there is no room for a letter.
+#[allow(dead_code, reason = "not every test has such a terminal")]
+pub fn spawn_full(command: Command) -> (Child, File) {
+    start(command, true)
+}
+
+fn start(mut command: Command, full: bool) -> (Child, File) {
     let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let person = posix_openpt(flags).expect("a terminal");
     grantpt(&person).and_then(|()| unlockpt(&person)).expect("it is ours");
     let name = ptsname_r(&person).expect("it has a name");
     let terminal =
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name).expect("its other end");
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(&name).expect("its other end");
     // Otherwise a Ctrl-C throws away what is under way, and that can be the very answer to it.
     let mut modes = tcgetattr(&terminal).expect("its modes");
     modes.local_flags |= LocalFlags::NOFLSH;
@@ -27,6 +39,12 @@ pub fn spawn(mut command: Command) -> (Child, File) {
     // SAFETY: the descriptor is open, and the kernel reads the size from a live value of the right type.
     let sized = unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
     assert_eq!(sized, 0, "{}", std::io::Error::last_os_error());
+
+    if full {
+        // A description of its own: the program's is to block.
+        let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+        unread::fill(OpenOptions::new().write(true).custom_flags(flags).open(&name).expect("its other end"));
+    }
 
     let end = || Stdio::from(terminal.try_clone().expect("a descriptor"));
     command.stdin(end()).stdout(end()).stderr(end()).env("TERM", "xterm");
