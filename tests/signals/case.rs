@@ -101,8 +101,8 @@ pub fn play(lab: &Lab, step: Step, shot: Shot, deaf: bool) -> End {
     }
     let workflow = if step.shipped { "token-push" } else { "own" };
     let mut words = vec!["run", workflow, "-s", DUNE];
-    if matches!(shot, Shot::ReaderGone | Shot::ReaderStopped | Shot::ScreenStopped | Shot::Background) {
-        // A run that goes well has nothing to say, and nobody would be missed.
+    if matches!(shot, Shot::ReaderGone | Shot::ReaderStopped | Shot::Background) {
+        // A run that goes well has nothing to say, and nobody would be missed. On a screen it draws.
         words.push("-vv");
     }
     let mut run = Run::start(&corner, &words, shot);
