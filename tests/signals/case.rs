@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{self, SigHandler, Signal, kill};
 use nix::unistd::Pid;
+use serde_json::json;
 
 use crate::DUNE;
 use crate::support::corner::{Corner, wait_for};
@@ -83,6 +84,10 @@ pub fn play(lab: &Lab, step: Step, shot: Shot, deaf: bool) -> End {
             let role = &mut config["experiments"]["dune"]["roles"]["production"];
             role.as_object_mut().expect("a map").remove("tokenGetterOverride");
         });
+    }
+    if shot == Shot::ScreenStopped {
+        // Not even of the log is there anything to say: what waits for the screen is what moves on it.
+        corner.configure(|config| config["logs"]["own"] = json!({ "logfile": "/dev/null", "debugfile": "/dev/null" }));
     }
     corner.workflow("own", OWN);
     let closed = corner.path("closed");

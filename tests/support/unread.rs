@@ -1,15 +1,23 @@
 //! Ends of pipes and terminals that nobody reads: what is written there has no room.
 
 use std::io::{self, PipeReader, PipeWriter, Write};
+use std::os::fd::AsFd;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Writes until there is no more room. Writing must not block.
-pub fn fill(mut end: impl Write) {
+pub fn fill(mut end: impl Write + AsFd) {
     loop {
         match end.write(&[b'x'; 1_024]) {
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                // Linux moves what is written to a terminal to the other side later, and there is room once more.
+                let mut room = [PollFd::new(end.as_fd(), PollFlags::POLLOUT)];
+                if poll(&mut room, PollTimeout::from(200_u8)).expect("it is open") == 0 {
+                    return;
+                }
+            }
             Err(error) => panic!("it cannot be filled: {error}"),
         }
     }
