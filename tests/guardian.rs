@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use managed_tokens::guardian::{self, Owner, owner_is_dead, remove_marked, sweep};
 use managed_tokens::process::{self, MARK};
+use managed_tokens::stderr;
 use managed_tokens::workflow::id::ProcessId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getppid};
@@ -41,6 +42,7 @@ const TESTS: &[Test] = &[
         "a_leftover_that_nobody_reads_of_does_not_lose_the_status",
         a_leftover_that_nobody_reads_of_does_not_lose_the_status,
     ),
+    ("a_panic_is_told_and_whoever_panics_waits_for_no_reader", a_panic_is_told_and_whoever_panics_waits_for_no_reader),
     ("no_descendant_outlives_a_killed_worker", no_descendant_outlives_a_killed_worker),
     ("processes_that_fork_on_and_on_are_ended", processes_that_fork_on_and_on_are_ended),
     ("a_killed_guardian_is_a_graceful_end", a_killed_guardian_is_a_graceful_end),
@@ -91,6 +93,13 @@ fn act() -> ExitCode {
     fs::write(Path::new(shared).join(format!("vt_mt-{}-dune", owner.process)), "a token").unwrap();
     println!("{} {} {}", owner.process, std::process::id(), getppid());
     match what.as_str() {
+        "panic" => {
+            stderr::hold();
+            stderr::start();
+            let died = std::thread::spawn(|| panic!("a mistake in mt")).join().is_err();
+            stderr::finish();
+            return ExitCode::from(u8::from(!died) + argument.parse::<u8>().unwrap());
+        }
         "exit" => return ExitCode::from(argument.parse::<u8>().unwrap()),
         // SAFETY: it ends this process or does nothing.
         "raise" => drop(unsafe { libc::raise(argument.parse().unwrap()) }),
@@ -345,6 +354,19 @@ fn a_leftover_that_nobody_reads_of_does_not_lose_the_status() {
         assert_eq!(wait(&mut guardian).code(), Some(0));
         assert!(world.shared.is_file(), "there was something to tell");
     }
+}
+
+fn a_panic_is_told_and_whoever_panics_waits_for_no_reader() {
+    let (_stopped, full) = unread::full_pipe();
+    assert_eq!(
+        wait(&mut world().command("panic", "10").stdout(Stdio::null()).stderr(full).spawn().unwrap()).code(),
+        Some(10)
+    );
+    let world = world();
+    let told = world.command("panic", "10").output().unwrap();
+    let text = String::from_utf8(told.stderr).unwrap();
+    assert_eq!(told.status.code(), Some(10), "{text}");
+    assert!(text.contains("panicked at tests/guardian.rs:") && text.contains("a mistake in mt"), "{text}");
 }
 
 fn no_descendant_outlives_a_killed_worker() {
