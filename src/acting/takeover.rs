@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, Row};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::acting::uid_book::plain;
+use crate::acting::uid_book::{held, plain};
 use crate::acting::uids;
 use crate::config::{Config, DEFAULT_STATE_DIRECTORY};
 use crate::steps::ferry::codes::TAKEOVER;
@@ -116,7 +116,7 @@ pub fn once(store: &Store, state: &StateDir, config: &Config, private: &Path) {
         Ok(Some(taken)) => {
             let (uids, counters, file) = (taken.uids.len(), taken.counters, database.display());
             tracing::info!(uids, counters, %file, "took over UIDs and error counters of the existing service; its file stays as it is");
-            if let Err(error) = uids::write(&state.uids_json(), &taken.uids) {
+            if let Err(error) = uids::follow(&state.uids_json(), || held(store)) {
                 tracing::warn!("cannot write {}: {error}", state.uids_json().display());
             }
         }

@@ -33,8 +33,8 @@ impl SessionUids {
         let why = match &self.store {
             None => "the store cannot be used".to_owned(),
             Some(store) => match in_store(store, account.as_str(), uid).await {
-                Ok((before, all)) => {
-                    let note = beside(file.clone(), all).await.err().map(|why| {
+                Ok(before) => {
+                    let note = beside(file.clone(), store.clone()).await.err().map(|why| {
                         tracing::warn!("cannot write {}: {why}", file.display());
                         format!("it is not in {}: {why}", file.display())
                     });
@@ -78,25 +78,25 @@ pub fn plain(uids: BTreeMap<String, KnownUid>) -> BTreeMap<String, u32> {
     uids.into_iter().map(|(account, known)| (account, known.uid)).collect()
 }
 
-async fn in_store(store: &Store, account: &str, uid: u32) -> Result<(Option<u32>, BTreeMap<String, u32>), StoreError> {
+async fn in_store(store: &Store, account: &str, uid: u32) -> Result<Option<u32>, StoreError> {
     let account = account.to_owned();
     store
         .write(move |tx| {
             let before = tx.uid(&account)?.map(|known| known.uid);
             tx.put_uid(&account, KnownUid { uid, recorded_at: Timestamp::now() })?;
-            Ok((before, plain(tx.uids()?)))
+            Ok(before)
         })
         .await
 }
 
-/// Writes the file if it does not say so already.
-async fn beside(path: PathBuf, all: BTreeMap<String, u32>) -> Result<(), UidError> {
-    off_the_runtime("write", move || match uids::read(&path) {
-        Ok(known) if known == all => Ok(()),
-        // A damaged file is replaced by a good one.
-        Ok(_) | Err(_) => uids::write(&path, &all),
-    })
-    .await
+/// Has the file say what the store holds.
+async fn beside(path: PathBuf, store: Store) -> Result<(), UidError> {
+    off_the_runtime("write", move || uids::follow(&path, || held(&store))).await
+}
+
+/// What the store holds, for [`uids::follow`].
+pub fn held(store: &Store) -> std::io::Result<BTreeMap<String, u32>> {
+    store.read_blocking(|view| view.uids()).and_then(|uids| uids).map(plain).map_err(std::io::Error::other)
 }
 
 async fn in_file(path: PathBuf, account: String, uid: u32) -> Result<Option<u32>, UidError> {

@@ -55,9 +55,44 @@ pub fn write(path: &Path, uids: &BTreeMap<String, u32>) -> io::Result<()> {
     }
 }
 
+/// Writes the file until it says what is held. Another process may have written it in the meantime, with less in it: whoever
+/// writes last has looked last.
+pub fn follow(path: &Path, mut held: impl FnMut() -> io::Result<BTreeMap<String, u32>>) -> io::Result<()> {
+    let mut now = held()?;
+    loop {
+        // A damaged file is replaced by a good one.
+        if !read(path).is_ok_and(|known| known == now) {
+            write(path, &now)?;
+        }
+        let later = held()?;
+        if later == now {
+            return Ok(());
+        }
+        now = later;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_uid_that_another_process_records_meanwhile_is_in_the_file_in_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("uids.json");
+        let all = |count: u32| (0..count).map(|n| (format!("account{n}"), 1000 + n)).collect::<BTreeMap<_, _>>();
+        let mut looks = 0;
+        follow(&path, || {
+            looks += 1;
+            if looks == 2 {
+                // The other has recorded and written, between our look and our own writing.
+                write(&path, &all(1)).unwrap();
+            }
+            Ok(all(if looks == 1 { 1 } else { 2 }))
+        })
+        .unwrap();
+        assert_eq!((read(&path).unwrap(), looks), (all(2), 3));
+    }
 
     #[test]
     fn what_was_written_is_read_back_and_nothing_else_is_left() {

@@ -296,9 +296,8 @@ fn import(state: &StateDir, args: &ImportArgs) -> Result<ExitCode, Failed> {
         None => record_changed(state, &order.uids, uids::read(&file).map_err(|e| of_file("read", e))?)?,
     }
     let store = Store::open(state, Access::ReadOnly).map_err(|e| of_store(&e))?;
-    let all = store.read_blocking(|view| view.uids()).and_then(|all| all).map_err(|e| of_store(&e))?;
+    uids::follow(&file, || uid_book::held(&store)).map_err(|e| of_file("write", e))?;
     store.close();
-    uids::write(&file, &uid_book::plain(all)).map_err(|e| of_file("write", e))?;
     Ok(ExitCode::Success)
 }
 

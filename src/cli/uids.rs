@@ -11,7 +11,7 @@ use super::exit::ExitCode;
 use super::output::{self, Cell, OutputFormat, SCHEMA_VERSION, Style};
 use super::runs::{self, of_store};
 use crate::acting::site::{Global, Site};
-use crate::acting::uid_book::plain;
+use crate::acting::uid_book::held;
 use crate::acting::uids;
 use crate::config::AccountName;
 use crate::guardian;
@@ -104,14 +104,14 @@ fn set(site: &Site, account: &str, uid: u32) -> Result<ExitCode, Failed> {
     let state = StateDir::create(&site.state_dir).map_err(|e| of_store(&e))?;
     let store = Store::open(&state, Access::ReadWrite).map_err(|e| of_store(&e))?;
     let name = account.to_owned();
-    let (before, all) = store
+    let before = store
         .write_blocking(move |tx| -> Result<_, StoreError> {
             let before = tx.uid(&name)?;
             tx.put_uid(&name, KnownUid { uid, recorded_at: Timestamp::now() })?;
-            Ok((before, tx.uids()?))
+            Ok(before)
         })
         .map_err(|e| of_store(&e))?;
-    uids::write(&state.uids_json(), &plain(all))
+    uids::follow(&state.uids_json(), || held(&store))
         .map_err(|e| Failed::new(codes::UNEXPECTED, format!("cannot write {}: {e}", state.uids_json().display())))?;
     store.close();
     let was = before.map_or_else(|| "unknown before".to_owned(), |b| format!("was {}", b.uid));
