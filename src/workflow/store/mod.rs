@@ -7,7 +7,8 @@
 //! | `handle.rs` | [`Store`]: what the rest of `mt` holds |
 //! | `thread.rs` | the thread: group commit, and when to let the store go |
 //! | `lock.rs` | turns between processes |
-//! | `open.rs`, `caught.rs` | sled, opened and synced with every care it needs |
+//! | `open.rs`, `caught.rs` | sled, opened with every care it needs |
+//! | `durable.rs` | what sled takes for durable is durable |
 //! | `sidecar.rs` | `store.json`: what the store must at least contain |
 //! | `view.rs`, `tx.rs` | what can be read and written |
 //! | `overlay.rs` | changes that are not in sled yet |
@@ -22,6 +23,7 @@
 mod caught;
 mod check;
 mod compact;
+mod durable;
 mod error;
 mod export;
 mod fresh;

@@ -1,13 +1,13 @@
 //! sled, opened with every care it needs. Everything here happens under the lock.
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 use sled::Transactional;
@@ -15,13 +15,14 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 use ulid::Ulid;
 
 use super::caught::caught;
+use super::durable;
 use super::error::{HolderState, StoreError};
 use super::fresh;
 use super::handle::Access;
 use super::keys::{self, TREES, Tree};
 use super::overlay::Overlay;
 use super::record;
-use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer, sync_directory};
+use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer};
 use super::sled_log::is_read_to_its_end;
 use super::state_dir::{StateDir, make_directory};
 use super::view::{Base, View};
@@ -36,15 +37,11 @@ const CACHE: u64 = 16 << 20;
 /// How long threads of a sled just closed, here or in the process before us, may keep its own lock.
 const SLED_LETS_GO: Duration = Duration::from_secs(5);
 
-/// How new a directory's time must be for a file made right after to leave it unchanged: clocks of file systems tick slowly.
-const CLOCK_TICK: Duration = Duration::from_millis(100);
-
 /// The store, open. One process at a time has one.
 pub(super) struct Opened {
     // Dropped in this order: every tree before the database.
     trees: [sled::Tree; TREES],
     db: sled::Db,
-    files: DataFiles,
     path: PathBuf,
     sidecar_path: PathBuf,
     sidecar: Sidecar,
@@ -92,12 +89,11 @@ impl Opened {
             try_a_copy(state, sidecar.as_ref(), min_free)?;
         }
         let (db, trees) = open_sled(&path, false)?;
-        let files = DataFiles::of(&path)?;
         let (sequence, store_id) = identify(&path, &trees, sidecar.as_ref())?;
         let sidecar = match sidecar {
             Some(sidecar) => sidecar,
             None => {
-                let log_bytes = files.log_bytes()?;
+                let log_bytes = log_bytes(&path)?;
                 let sidecar =
                     Sidecar { format: FORMAT, store_id, checkpoint: sequence, log_bytes, fresh_bytes: log_bytes };
                 if access == Access::ReadWrite {
@@ -106,7 +102,7 @@ impl Opened {
                 sidecar
             }
         };
-        Ok(Some(Self { trees, db, files, path, sidecar_path: state.sidecar(), sidecar, sequence, access, min_free }))
+        Ok(Some(Self { trees, db, path, sidecar_path: state.sidecar(), sidecar, sequence, access, min_free }))
     }
 
     /// Its id, and how many group commits it has seen.
@@ -144,13 +140,14 @@ impl Opened {
             }
             self.db.flush().map(|_| ())
         };
+        let syncs = durable::syncs(&self.path);
         match caught(write) {
             Ok(result) => result.map_err(|e| StoreError::sled("write", &self.path, e))?,
             Err(why) => {
                 return Err(StoreError::damaged(&self.path, format!("sled gave up writing it: {why}")));
             }
         }
-        self.files.sync()?;
+        durable::end_of_commit(&self.path, syncs).map_err(|e| StoreError::io("sync", &self.path, e))?;
         pass(CrashPoint::StoreCommitAfter);
         self.sequence = sequence;
         if self.sequence >= self.sidecar.checkpoint + CHECKPOINT_EVERY {
@@ -164,7 +161,7 @@ impl Opened {
         if self.access == Access::ReadOnly {
             return Ok(());
         }
-        let log_bytes = self.files.log_bytes()?;
+        let log_bytes = log_bytes(&self.path)?;
         if self.sequence > self.sidecar.checkpoint || log_bytes < self.sidecar.log_bytes {
             let sidecar = Sidecar { checkpoint: self.sequence, log_bytes, ..self.sidecar.clone() };
             sidecar.write(&self.sidecar_path)?;
@@ -272,6 +269,7 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
 
 pub(super) fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), StoreError> {
     remove_unfinished_snapshots(path)?;
+    durable::begin(path).map_err(|e| StoreError::io("sync", path, e))?;
     let since = Instant::now();
     loop {
         let attempt = caught(|| -> Result<_, sled::Error> {
@@ -336,6 +334,11 @@ pub(super) fn check_free_space(store: &Path, disk: &Path, needed: u64) -> Result
     Ok(())
 }
 
+fn log_bytes(store: &Path) -> Result<u64, StoreError> {
+    let log = store.join("db");
+    fs::metadata(&log).map(|found| found.len()).map_err(|e| StoreError::io("look at", &log, e))
+}
+
 fn holds_something(path: &Path) -> Result<bool, StoreError> {
     match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -368,66 +371,4 @@ fn remove_unfinished_snapshots(path: &Path) -> Result<(), StoreError> {
 
 fn is_unfinished_snapshot(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b"snap.") && name.as_bytes().ends_with(b".generating")
-}
-
-/// The files sled writes and does not sync.
-struct DataFiles {
-    /// Our own descriptor of the log.
-    log: File,
-    log_path: PathBuf,
-    /// Pages over 128 KiB lie in files of their own.
-    blobs: PathBuf,
-    known: HashSet<OsString>,
-    seen: Option<(SystemTime, SystemTime)>,
-}
-
-impl DataFiles {
-    fn of(store: &Path) -> Result<Self, StoreError> {
-        let log_path = store.join("db");
-        let log = File::open(&log_path).map_err(|e| StoreError::io("open", &log_path, e))?;
-        Ok(Self { log, log_path, blobs: store.join("blobs"), known: HashSet::new(), seen: None })
-    }
-
-    fn log_bytes(&self) -> Result<u64, StoreError> {
-        Ok(self.log.metadata().map_err(|e| StoreError::io("look at", &self.log_path, e))?.len())
-    }
-
-    fn sync(&mut self) -> Result<(), StoreError> {
-        self.sync_blobs().map_err(|e| StoreError::io("sync", &self.blobs, e))?;
-        self.log.sync_data().map_err(|e| StoreError::io("sync", &self.log_path, e))
-    }
-
-    /// Blobs before the log that points to them.
-    fn sync_blobs(&mut self) -> io::Result<()> {
-        let changed = fs::metadata(&self.blobs)?.modified()?;
-        if let Some((then, looked)) = self.seen
-            && then == changed
-            && looked.duration_since(changed).is_ok_and(|age| age > CLOCK_TICK)
-        {
-            return Ok(());
-        }
-        let looked = SystemTime::now();
-        let mut present = HashSet::new();
-        let mut news = false;
-        for entry in fs::read_dir(&self.blobs)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if !self.known.contains(&name) {
-                match File::open(entry.path()) {
-                    Ok(file) => file.sync_data()?,
-                    // sled removes blobs that were replaced.
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                    Err(e) => return Err(e),
-                }
-                news = true;
-            }
-            present.insert(name);
-        }
-        if news {
-            sync_directory(&self.blobs)?;
-        }
-        self.known = present;
-        self.seen = Some((changed, looked));
-        Ok(())
-    }
 }
