@@ -97,7 +97,7 @@ impl Action for Exec {
         recorded: &'a [TargetName],
     ) -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
         match self.per {
-            Per::Subject => super::only_target(),
+            Per::Subject => Box::pin(async { Ok(vec![TargetName::only()]) }),
             Per::Node => Box::pin(async { nodes(&self.world, attempt) }),
             Per::Credd => self.credds.targets(attempt, recorded),
         }

@@ -9,10 +9,10 @@ use serde_json::Value;
 
 use super::accounts::Accounts;
 use super::ferry::codes::UIDS_UNUSABLE;
+use super::info_of;
 use super::world::World;
-use super::{info_of, only_target};
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, ProductState, Success};
-use crate::workflow::id::{Subject, TargetName};
+use crate::workflow::id::Subject;
 
 /// Its name in workflow files.
 pub const NAME: &str = "FetchUid";
@@ -50,14 +50,6 @@ fn recorded(detail: Option<&Value>) -> Option<Fetched> {
 impl Action for FetchUid {
     fn info(&self) -> ActionInfo {
         info_of(NAME)
-    }
-
-    fn targets<'a>(
-        &'a self,
-        _attempt: &'a Attempt,
-        _recorded: &'a [TargetName],
-    ) -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
-        only_target()
     }
 
     fn attempt<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, AttemptResult> {

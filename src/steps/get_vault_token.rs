@@ -17,13 +17,13 @@ use super::codes::{TOKEN_FILE, VAULT_UNREACHABLE};
 use super::lookup::Lookup;
 use super::vault_options::{HTGETTOKENOPTS, VaultOptions, htgettoken_options, least_lifetime, resolve};
 use super::world::{ServiceContext, TokenSource, World};
-use super::{info_of, off_thread, only_target, unknown_service};
+use super::{info_of, off_thread, unknown_service};
 use crate::config::{Credds, Service};
 use crate::process::{self, Command};
 use crate::token_file::{self, Fingerprint, TokenFileError};
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, ProductState, Success};
 use crate::workflow::definition::Mode;
-use crate::workflow::id::{Subject, TargetName};
+use crate::workflow::id::Subject;
 
 /// Its name in workflow files.
 pub const NAME: &str = "GetVaultToken";
@@ -301,14 +301,6 @@ fn short(left: SignedDuration) -> String {
 impl Action for GetVaultToken {
     fn info(&self) -> ActionInfo {
         info_of(NAME)
-    }
-
-    fn targets<'a>(
-        &'a self,
-        _attempt: &'a Attempt,
-        _recorded: &'a [TargetName],
-    ) -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
-        only_target()
     }
 
     fn attempt<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, AttemptResult> {

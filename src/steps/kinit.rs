@@ -9,10 +9,9 @@ use futures::future::BoxFuture;
 use super::classify::{TooSlow, kerberos, not_run};
 use super::codes::{KDC_UNREACHABLE, KEYTAB_MISSING, KEYTAB_UNREADABLE, KINIT_FAILED, WRONG_PRINCIPAL};
 use super::world::{World, cache_name};
-use super::{info_of, off_thread, only_target, unknown_service};
+use super::{info_of, off_thread, unknown_service};
 use crate::process;
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
-use crate::workflow::id::TargetName;
 use crate::workflow::input_file;
 
 /// Its name in workflow files.
@@ -100,14 +99,6 @@ pub(crate) fn default_principal(klist: &str) -> Option<&str> {
 impl Action for Kinit {
     fn info(&self) -> ActionInfo {
         info_of(NAME)
-    }
-
-    fn targets<'a>(
-        &'a self,
-        _attempt: &'a Attempt,
-        _recorded: &'a [TargetName],
-    ) -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
-        only_target()
     }
 
     fn attempt<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, AttemptResult> {

@@ -44,8 +44,6 @@ pub mod world;
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
-
 use crate::config::NodeName;
 use crate::workflow::action::{Action, Attempt, Class, Failure};
 use crate::workflow::definition::Step;
@@ -108,11 +106,6 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
             Err(_) => std::future::pending().await,
         },
     }
-}
-
-/// The targets of a step that does not fan out.
-fn only_target<'a>() -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
-    Box::pin(async { Ok(vec![TargetName::only()]) })
 }
 
 /// The targets of a step that fans out over nodes.

@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 
 use super::codes::{MAIL_NOT_CONFIGURED, MAIL_UNCERTAIN, MAIL_UNREACHABLE, OUTBOX};
+use super::info_of;
 use super::world::World;
-use super::{info_of, only_target};
 use crate::config::Email;
 use crate::crash_point::{CrashPoint, pass};
 use crate::notify::codes::{MAIL_LOGIN, MAIL_TLS, PASSWORD_FILE, SLACK_NOT_CONFIGURED, SLACK_UNCERTAIN};
@@ -18,7 +18,6 @@ use crate::notify::{Channel, Deliveries, Group, Outbox, OutboxEntry, OutboxError
 use crate::notify::{mail, roots, slack};
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
 use crate::workflow::code::Code;
-use crate::workflow::id::TargetName;
 
 /// Its name in workflow files.
 pub const NAME: &str = "Notify";
@@ -238,14 +237,6 @@ fn unavailable(error: OutboxError) -> Failure {
 impl Action for Notify {
     fn info(&self) -> ActionInfo {
         info_of(NAME)
-    }
-
-    fn targets<'a>(
-        &'a self,
-        _attempt: &'a Attempt,
-        _recorded: &'a [TargetName],
-    ) -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
-        only_target()
     }
 
     fn attempt<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, AttemptResult> {

@@ -6,10 +6,9 @@ use futures::future::BoxFuture;
 
 use super::accounts::{Accounts, unusable};
 use super::ferry::codes::UIDS_DIFFER;
+use super::info_of;
 use super::world::World;
-use super::{info_of, only_target};
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
-use crate::workflow::id::TargetName;
 
 /// Its name in workflow files.
 pub const NAME: &str = "VerifyUids";
@@ -53,14 +52,6 @@ impl VerifyUids {
 impl Action for VerifyUids {
     fn info(&self) -> ActionInfo {
         info_of(NAME)
-    }
-
-    fn targets<'a>(
-        &'a self,
-        _attempt: &'a Attempt,
-        _recorded: &'a [TargetName],
-    ) -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
-        only_target()
     }
 
     fn attempt<'a>(&'a self, _attempt: &'a Attempt) -> BoxFuture<'a, AttemptResult> {

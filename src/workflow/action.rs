@@ -158,12 +158,15 @@ pub trait Action: Send + Sync {
     fn info(&self) -> ActionInfo;
 
     /// The targets of this step for this subject, asked once per session when the step starts, before
-    /// `StepStarted` is recorded. `recorded` is the list of an earlier session, empty if there was none.
+    /// `StepStarted` is recorded. `recorded` is the list of an earlier session, empty if there was none. A step that does not
+    /// fan out is not asked.
     fn targets<'a>(
         &'a self,
-        attempt: &'a Attempt,
-        recorded: &'a [TargetName],
-    ) -> BoxFuture<'a, Result<Vec<TargetName>, Failure>>;
+        _attempt: &'a Attempt,
+        _recorded: &'a [TargetName],
+    ) -> BoxFuture<'a, Result<Vec<TargetName>, Failure>> {
+        Box::pin(async { Ok(vec![TargetName::only()]) })
+    }
 
     /// One try on one target.
     fn attempt<'a>(&'a self, attempt: &'a Attempt) -> BoxFuture<'a, AttemptResult>;
