@@ -286,7 +286,10 @@ pub(super) fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree
             Ok(Ok((db, trees)))
         });
         match attempt {
-            Ok(Ok(Ok(opened))) => return Ok(opened),
+            Ok(Ok(Ok(opened))) => {
+                durable::opened(path).map_err(|e| StoreError::io("sync", path, e))?;
+                return Ok(opened);
+            }
             Ok(Ok(Err(what))) => return Err(StoreError::damaged(path, what)),
             // sled gives no kind for this error: the text is all there is.
             Ok(Err(sled::Error::Io(e))) if e.to_string().contains("could not acquire lock") => {
