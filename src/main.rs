@@ -8,6 +8,7 @@ use managed_tokens::{private_dir, stderr};
 
 fn main() -> ExitCode {
     private_dir::set_umask();
+    private_dir::leave_no_core();
     #[cfg(feature = "failpoints")]
     managed_tokens::crash_point::arm();
     // SAFETY: this is the only thread.

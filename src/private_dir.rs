@@ -7,6 +7,7 @@ use std::{env, io};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, umask};
 use nix::unistd::{Uid, geteuid, mkdir};
 
@@ -59,6 +60,13 @@ impl PrivateDirError {
 /// Files and directories made from now on are for us alone. Call it first thing in `main`, before any thread exists.
 pub fn set_umask() {
     umask(Mode::from_bits_truncate(0o077));
+}
+
+/// A crash leaves no core: it would have the tokens that the process has in memory. Children inherit it. Call it first thing
+/// in `main`.
+pub fn leave_no_core() {
+    // To lower a limit is always allowed.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 }
 
 /// Makes the directory (its parent must exist) with mode 0700, or checks the one that is there: a real directory, not a

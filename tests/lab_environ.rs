@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::LazyLock;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde_json::{Value, json};
 use support::corner::{Corner, Ended, step, target};
 use support::lab::Lab;
@@ -290,4 +292,28 @@ fn the_label_of_the_environment_wins_for_metrics_and_loki() {
     assert!(gateway.contains("job=\"label_of-the-file\"") && loki.contains("of-the-file"), "{gateway}");
     with(&corner, &PUSH, &[(label, "production")]).is_quiet();
     assert!(pages().0.contains("job=\"label\""));
+}
+
+#[test]
+fn a_crash_of_mt_or_of_a_child_leaves_no_core_with_tokens_in_it() {
+    let Some(lab) = &*LAB else { return };
+    let corner = Corner::new(lab, "core");
+    let found = corner.path("calls/limits");
+    let look = format!("#!/bin/sh\ngrep -h 'core file' /proc/self/limits /proc/$PPID/limits >{}\n", found.display());
+    corner.program("look", &look);
+    let step = r#"Step(name: "look", action: Exec(command: ["look"]), timeout: "1m")"#;
+    corner.workflow("own", &format!(r#"Workflow(name: "own", for_each: Service, deadline: "5m", steps: [{step}])"#));
+    let (_, most) = getrlimit(Resource::RLIMIT_CORE).unwrap();
+    if most == 0 {
+        return eprintln!("SKIPPED: nothing may leave a core here");
+    }
+    let mut command = corner.mt(&["run", "own", "-s", DUNE]);
+    // SAFETY: setrlimit may be called between fork and exec.
+    unsafe { command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_CORE, most, most)?)) };
+    Ended::from(command.output().unwrap()).exits(0);
+    let found = fs::read_to_string(found).unwrap();
+    // The child's and the worker's.
+    let limits: Vec<_> =
+        found.lines().map(|line| line.split_whitespace().skip(4).take(2).collect::<Vec<_>>()).collect();
+    assert_eq!(limits, [["0", "0"], ["0", "0"]], "{found}");
 }
