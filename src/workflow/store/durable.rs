@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsString, c_int, c_uint};
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -46,7 +46,7 @@ struct Blobs {
 pub(super) fn begin(store: &Path) -> io::Result<()> {
     stores().remove(&store.join("blobs"));
     match File::open(store.join("db")) {
-        Ok(log) => sync(store, Blobs::settle, || log.sync_data()),
+        Ok(log) => sync(store, Writers::None, || log.sync_data()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
@@ -63,7 +63,7 @@ pub(super) fn end_of_commit(store: &Path, before: u64) -> io::Result<()> {
     let synced = syncs(store) != before;
     // sled has synced what it wrote, unless it had written all of it before this commit.
     let sync_log = || if synced { Ok(()) } else { File::open(store.join("db"))?.sync_data() };
-    sync(store, Blobs::settle, sync_log)
+    sync(store, Writers::None, sync_log)
 }
 
 /// How often this store was synced since [`begin`].
@@ -72,15 +72,11 @@ pub(super) fn syncs(store: &Path) -> u64 {
 }
 
 /// Blobs before the log that points to them.
-fn sync(
-    store: &Path,
-    sync_blobs: impl FnOnce(&mut Blobs, &Path) -> io::Result<()>,
-    sync_log: impl FnOnce() -> io::Result<()>,
-) -> io::Result<()> {
+fn sync(store: &Path, writers: Writers, sync_log: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     let directory = store.join("blobs");
     let mut stores = stores();
     let blobs = stores.entry(directory.clone()).or_default();
-    match sync_blobs(blobs, &directory) {
+    match blobs.sync(&directory, writers) {
         // A store that is being made has none yet.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         done => done?,
@@ -104,7 +100,7 @@ extern "C" fn sync_file_range(file: c_int, _offset: i64, _length: i64, _flags: c
     let log = unsafe { BorrowedFd::borrow_raw(file) };
     let sync_log = || fdatasync(log).map_err(io::Error::from);
     let done = fs::read_link(format!("/proc/self/fd/{file}")).and_then(|path| match path.parent() {
-        Some(store) => sync(store, Blobs::sync, sync_log),
+        Some(store) => sync(store, Writers::Others, sync_log),
         None => sync_log(),
     });
     match done {
@@ -116,53 +112,62 @@ extern "C" fn sync_file_range(file: c_int, _offset: i64, _length: i64, _flags: c
     }
 }
 
+/// May a blob be half written?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writers {
+    /// Nobody writes.
+    None,
+    /// Others may write meanwhile.
+    Others,
+}
+
 impl Blobs {
-    /// Syncs what is new. It stays new: another may be half written.
-    fn sync(&mut self, directory: &Path) -> io::Result<()> {
+    /// Syncs what is new. What is whole is known from then on: a blob is written once.
+    fn sync(&mut self, directory: &Path, writers: Writers) -> io::Result<()> {
         let changed = fs::metadata(directory)?.modified()?;
-        self.sync_news(directory, changed).map(|_| ())
-    }
-
-    /// Syncs what is new, when nobody writes: from then on it is known.
-    fn settle(&mut self, directory: &Path) -> io::Result<()> {
-        let changed = fs::metadata(directory)?.modified()?;
-        let looked = SystemTime::now();
-        if let Some(present) = self.sync_news(directory, changed)? {
-            self.known = present;
-            self.seen = Some((changed, looked));
-        }
-        Ok(())
-    }
-
-    /// What is there now; `None`: nothing is new.
-    fn sync_news(&self, directory: &Path, changed: SystemTime) -> io::Result<Option<HashSet<OsString>>> {
         if let Some((then, looked)) = self.seen
             && then == changed
             && looked.duration_since(changed).is_ok_and(|age| age > CLOCK_TICK)
         {
-            return Ok(None);
+            return Ok(());
         }
-        let mut present = HashSet::new();
-        let mut news = false;
+        let looked = SystemTime::now();
+        let (mut present, mut news, mut all_whole) = (HashSet::new(), false, true);
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let name = entry.file_name();
             if !self.known.contains(&name) {
-                match File::open(entry.path()) {
-                    Ok(file) => file.sync_data()?,
+                let mut file = match File::open(entry.path()) {
+                    Ok(file) => file,
                     // sled removes blobs that were replaced.
                     Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                     Err(e) => return Err(e),
-                }
+                };
+                // Before it is synced: what is whole then is whole on the disk.
+                let whole = writers == Writers::None || is_whole(&mut file)?;
+                file.sync_data()?;
                 news = true;
+                if !whole {
+                    all_whole = false;
+                    continue;
+                }
             }
             present.insert(name);
         }
         if news {
             sync_directory(directory)?;
         }
-        Ok(Some(present))
+        self.known = present;
+        self.seen = all_whole.then_some((changed, looked));
+        Ok(())
     }
+}
+
+/// A blob begins with the checksum of all that follows.
+fn is_whole(file: &mut File) -> io::Result<bool> {
+    let mut content = Vec::new();
+    file.read_to_end(&mut content)?;
+    Ok(content.split_first_chunk().is_some_and(|(crc, rest)| crc32fast::hash(rest) == u32::from_le_bytes(*crc)))
 }
 
 #[cfg(test)]
@@ -170,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sled_syncs_with_our_call_and_a_blob_is_known_when_nobody_writes_it_any_more() {
+    fn sled_syncs_with_our_call_and_a_blob_is_known_when_the_log_points_to_it() {
         let directory = tempfile::tempdir().unwrap();
         let store = directory.path().join("store");
         let db = sled::Config::new().path(&store).flush_every_ms(None).open().unwrap();
@@ -184,9 +189,24 @@ mod tests {
         let blobs = fs::read_dir(store.join("blobs")).unwrap().map(|entry| entry.unwrap().file_name());
         let blobs: HashSet<_> = blobs.collect();
         assert!(!blobs.is_empty());
-        // It could have been half written when sled synced.
-        assert_eq!(stores()[&store.join("blobs")].known, HashSet::new());
-        end_of_commit(&store, 0).unwrap();
         assert_eq!(stores()[&store.join("blobs")].known, blobs);
+    }
+
+    #[test]
+    fn a_blob_that_is_half_written_is_synced_again_and_a_whole_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("7");
+        let body = [vec![9], vec![7; 1000]].concat();
+        let whole = [crc32fast::hash(&body).to_le_bytes().to_vec(), body].concat();
+        let mut blobs = Blobs::default();
+        for length in [0, 3, 500, whole.len()] {
+            fs::write(&path, &whole[..length]).unwrap();
+            blobs.sync(directory.path(), Writers::Others).unwrap();
+            assert_eq!(blobs.known.contains("7".as_ref() as &std::ffi::OsStr), length == whole.len(), "{length}");
+        }
+        // A damaged one of a store that nobody writes is as whole as it will be.
+        fs::write(directory.path().join("8"), "odd").unwrap();
+        blobs.sync(directory.path(), Writers::None).unwrap();
+        assert_eq!(blobs.known.len(), 2);
     }
 }
