@@ -61,6 +61,9 @@ pub(super) struct Log {
     pub(super) trouble: Vec<String>,
     /// Pages of which only later changes are left.
     headless: HashSet<u64>,
+    /// Pages with a message whose blob cannot be read, and why; not those that were written as a whole after it, because
+    /// sled removes such blobs.
+    without_blob: BTreeMap<u64, String>,
     skipped: usize,
 }
 
@@ -111,6 +114,7 @@ impl Log {
                 log.skipped += buffer.len() - end;
             }
         }
+        log.trouble.extend(std::mem::take(&mut log.without_blob).into_values());
         if log.skipped > 0 {
             log.trouble.push(format!("{} bytes between what can be read of its log cannot be read", log.skipped));
         }
@@ -154,7 +158,7 @@ impl Log {
             kind::BLOB_META | kind::BLOB_NODE | kind::BLOB_LINK => match blob(store, &message.body, message.kind) {
                 Ok(body) => body,
                 Err(why) => {
-                    self.trouble.push(why);
+                    self.without_blob.insert(page, why);
                     return;
                 }
             },
@@ -165,16 +169,21 @@ impl Log {
             kind::FREE => {
                 self.pages.remove(&page);
                 self.headless.remove(&page);
+                self.without_blob.remove(&page);
                 self.freed.insert(page);
             }
             kind::INLINE_META | kind::BLOB_META => match bytes.roots() {
-                Some(roots) => self.roots = roots,
+                Some(roots) => {
+                    self.without_blob.remove(&page);
+                    self.roots = roots;
+                }
                 None => self.trouble.push("its list of trees cannot be read".to_owned()),
             },
             kind::INLINE_NODE | kind::BLOB_NODE => match bytes.page(lsn) {
                 Some(whole) => {
                     self.headless.remove(&page);
                     self.freed.remove(&page);
+                    self.without_blob.remove(&page);
                     self.pages.insert(page, whole);
                 }
                 None => self.trouble.push(format!("page {page} cannot be read")),
@@ -434,5 +443,35 @@ impl<'a> Bytes<'a> {
             _ => return None,
         };
         Some(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blob_of_a_page_that_was_written_anew_is_not_missed_and_that_of_the_newest_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("store");
+        let db = sled::Config::new().path(&store).flush_every_ms(None).open().unwrap();
+        // A page is written as a whole after some ten changes.
+        for round in 0..30_u8 {
+            db.insert("large", vec![round; 200 << 10]).unwrap();
+            db.flush().unwrap();
+        }
+        drop(db);
+        let mut blobs: Vec<_> = fs::read_dir(store.join("blobs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        blobs.sort_by_key(|path| path.file_name().unwrap().to_string_lossy().parse::<u64>().unwrap());
+        let newest = blobs.pop().unwrap();
+        // sled removes these when it gets to it.
+        for blob in &blobs[..10] {
+            fs::remove_file(blob).unwrap();
+        }
+        assert_eq!(Log::read(&store).unwrap().trouble, [""; 0]);
+        fs::remove_file(&newest).unwrap();
+        let id = newest.file_name().unwrap().to_string_lossy().into_owned();
+        let why = format!("its file blobs/{id} cannot be read: No such file or directory (os error 2)");
+        assert_eq!(Log::read(&store).unwrap().trouble, [why]);
     }
 }
