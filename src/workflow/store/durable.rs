@@ -39,6 +39,8 @@ struct Blobs {
     seen: Option<(SystemTime, SystemTime)>,
     /// How often all was synced.
     syncs: u64,
+    /// Nobody uses the store yet.
+    unused: bool,
 }
 
 /// To be called before sled opens a store: makes durable what a process that was killed has left in it, because sled takes
@@ -50,6 +52,12 @@ pub(super) fn begin(store: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// To be called before sled makes a store that is synced as a whole before anybody uses it: until [`begin`], sled syncs nothing
+/// of it.
+pub(super) fn begin_unused(store: &Path) {
+    stores().insert(store.join("blobs"), Blobs { unused: true, ..Blobs::default() });
 }
 
 /// To be called when sled has opened a store, before anything is written: sled has made a snapshot, renamed it, and relies on
@@ -76,6 +84,9 @@ fn sync(store: &Path, writers: Writers, sync_log: impl FnOnce() -> io::Result<()
     let directory = store.join("blobs");
     let mut stores = stores();
     let blobs = stores.entry(directory.clone()).or_default();
+    if blobs.unused {
+        return Ok(());
+    }
     match blobs.sync(&directory, writers) {
         // A store that is being made has none yet.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -269,7 +269,11 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
 
 pub(super) fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), StoreError> {
     remove_unfinished_snapshots(path)?;
-    durable::begin(path).map_err(|e| StoreError::io("sync", path, e))?;
+    if new {
+        durable::begin_unused(path);
+    } else {
+        durable::begin(path).map_err(|e| StoreError::io("sync", path, e))?;
+    }
     let since = Instant::now();
     loop {
         let attempt = caught(|| -> Result<_, sled::Error> {
