@@ -35,6 +35,8 @@ static STORES: Mutex<BTreeMap<PathBuf, Blobs>> = Mutex::new(BTreeMap::new());
 struct Blobs {
     /// Those that are synced.
     known: HashSet<OsString>,
+    /// Those that are older are synced, too.
+    known_before: Option<SystemTime>,
     /// The directory's time when it was looked at last, and when that was.
     seen: Option<(SystemTime, SystemTime)>,
     /// How often all was synced.
@@ -45,8 +47,12 @@ struct Blobs {
 
 /// To be called before sled opens a store: makes durable what a process that was killed has left in it, because sled takes
 /// it for that.
+///
+/// The sidecar is written when everything is durable: blobs that are older than it are left alone.
 pub(super) fn begin(store: &Path) -> io::Result<()> {
-    stores().remove(&store.join("blobs"));
+    let sidecar = fs::metadata(store.with_extension("json")).and_then(|sidecar| sidecar.modified()).ok();
+    let blobs = Blobs { known_before: sidecar, ..Blobs::default() };
+    stores().insert(store.join("blobs"), blobs);
     match File::open(store.join("db")) {
         Ok(log) => sync(store, Writers::None, || log.sync_data()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -147,7 +153,7 @@ impl Blobs {
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             let name = entry.file_name();
-            if !self.known.contains(&name) {
+            if !self.known.contains(&name) && !self.is_older(&entry) {
                 let mut file = match File::open(entry.path()) {
                     Ok(file) => file,
                     // sled removes blobs that were replaced.
@@ -171,6 +177,14 @@ impl Blobs {
         self.known = present;
         self.seen = all_whole.then_some((changed, looked));
         Ok(())
+    }
+
+    fn is_older(&self, blob: &fs::DirEntry) -> bool {
+        let written = blob.metadata().and_then(|blob| blob.modified());
+        match (self.known_before, written) {
+            (Some(known), Ok(written)) => known.duration_since(written).is_ok_and(|age| age > CLOCK_TICK),
+            (None, _) | (_, Err(_)) => false,
+        }
     }
 }
 
@@ -219,5 +233,17 @@ mod tests {
         fs::write(directory.path().join("8"), "odd").unwrap();
         blobs.sync(directory.path(), Writers::None).unwrap();
         assert_eq!(blobs.known.len(), 2);
+    }
+
+    #[test]
+    fn a_blob_from_before_the_sidecar_is_not_synced_again_and_one_from_after_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("7"), "half").unwrap();
+        let hour = Duration::from_secs(3600);
+        for (sidecar, known) in [(SystemTime::now() + hour, 1), (SystemTime::now() - hour, 0)] {
+            let mut blobs = Blobs { known_before: Some(sidecar), ..Blobs::default() };
+            blobs.sync(directory.path(), Writers::Others).unwrap();
+            assert_eq!(blobs.known.len(), known);
+        }
     }
 }
