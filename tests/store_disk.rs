@@ -332,9 +332,9 @@ fn what_was_acknowledged_before_the_power_failed_is_there_afterwards() {
     }
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for round in 0..rounds {
-        // Writers wait for each compaction, which takes seconds when the store has grown.
         let compacting = round % 3 == 2;
-        let after = 17 + round * 61 % if compacting { 60 } else { 400 };
+        // Writers wait for each compaction, which takes many seconds when the store has grown.
+        let after = if compacting { 12 + round % 12 } else { 17 + round * 61 % 400 };
         let (after, from) = (after.to_string(), (round * 100_000).to_string());
         let mut variables = vec![("IMAGE", image), ("DIR", dir), (PART, "power"), ("AFTER", &after), ("FROM", &from)];
         if compacting {
