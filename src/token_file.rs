@@ -193,6 +193,19 @@ pub fn stage(kept: &Path, staged: &Path) -> Result<Option<Fingerprint>, TokenFil
     Ok(Some(token.fingerprint()))
 }
 
+/// Gives a staged file another name; one that has it already is replaced.
+pub fn rename_staged(from: &Path, to: &Path) -> Result<(), TokenFileError> {
+    let (from, to) = (Place::of(from)?, Place::of(to)?);
+    renameat(&from.directory, from.name.as_os_str(), &to.directory, to.name.as_os_str())
+        .map_err(|errno| from.io("rename", errno))
+}
+
+/// What to say of a file whose file system does not answer.
+pub fn no_answer(path: &Path) -> TokenFileError {
+    let source = io::Error::new(io::ErrorKind::TimedOut, "its file system does not answer");
+    TokenFileError::Io { doing: "reach", path: path.to_owned(), source }
+}
+
 /// Replaces the kept file by the staged one: written beside it, synced, renamed, under the exclusive flock. The staged
 /// file stays. The kept file's directory is made (0700) if only it is missing.
 pub fn keep(staged: &Path, kept: &Path) -> Result<Fingerprint, TokenFileError> {

@@ -116,7 +116,7 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     (
         KEYTAB_UNREADABLE,
         "the keytab cannot be read",
-        "It belongs to another account, others forbid reading it, or it is damaged.\n\
+        "It belongs to another account, others forbid reading it, it is damaged, or its file server is away.\n\
          Try  klist -k -t KEYTAB  as the account that runs mt; get a fresh copy if that fails too.",
     ),
     (

@@ -15,9 +15,10 @@ use super::child::run_login;
 use super::classify::{TooSlow, not_run, vault};
 use super::codes::{TOKEN_FILE, VAULT_UNREACHABLE};
 use super::lookup::Lookup;
+use super::off_thread::{off_thread, on_kept};
 use super::vault_options::{HTGETTOKENOPTS, VaultOptions, htgettoken_options, least_lifetime, resolve};
 use super::world::{ServiceContext, TokenSource, World};
-use super::{info_of, off_thread, unknown_service};
+use super::{info_of, unknown_service};
 use crate::config::{Credds, Service};
 use crate::process::{self, Command};
 use crate::token_file::{self, Fingerprint, TokenFileError};
@@ -65,7 +66,7 @@ impl GetVaultToken {
         let options = resolve(&self.world, service, &attempt.cancel).await?;
         let (staged, kept) = (self.staged(service), self.world.kept_token(service));
         let mut notes = Vec::new();
-        if let Err(error) = stage(&kept, &staged).await {
+        if let Err(error) = stage(&self.world, &kept, &staged, attempt).await {
             // A bad kept file only costs a login at the vault.
             notes.push(format!("the kept token was not used: {error}"));
             token_file::remove(&staged).map_err(|error| unusable(&error))?;
@@ -86,7 +87,7 @@ impl GetVaultToken {
         let token = token_file::read(&staged).map_err(|error| unusable(&error))?;
         let fingerprint = token.fingerprint();
         let (from, to) = (staged.clone(), kept.clone());
-        if let Err(error) = off_thread(move || token_file::keep(&from, &to)).await {
+        if let Err(error) = on_kept(&kept, attempt, move || token_file::keep(&from, &to)).await {
             warn!(service = %service.name, %error, "the kept vault token could not be replaced");
             notes.push(format!("the kept file could not be replaced: {error}"));
         }
@@ -214,7 +215,7 @@ impl GetVaultToken {
             false => None,
         };
         for kept in self.kept_tokens(service).await {
-            let Ok(Some(fingerprint)) = stage(&kept, &staged).await else { continue };
+            let Ok(Some(fingerprint)) = stage(&self.world, &kept, &staged, attempt).await else { continue };
             if self.world.expiry(&fingerprint).is_some_and(|at| at <= Timestamp::now()) {
                 continue;
             }
@@ -277,9 +278,21 @@ fn file_names(directory: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-async fn stage(kept: &Path, staged: &Path) -> Result<Option<Fingerprint>, TokenFileError> {
-    let (kept, staged) = (kept.to_owned(), staged.to_owned());
-    off_thread(move || token_file::stage(&kept, &staged)).await
+/// Stages a kept token, if its file system answers in time.
+async fn stage(
+    world: &World,
+    kept: &Path,
+    staged: &Path,
+    attempt: &Attempt,
+) -> Result<Option<Fingerprint>, TokenFileError> {
+    // Under a name of its own first: an answer that comes too late must not put an old token in the place of a new one.
+    let fresh = world.private_path("kept");
+    let (from, to) = (kept.to_owned(), fresh.clone());
+    let found = on_kept(kept, attempt, move || token_file::stage(&from, &to)).await?;
+    if found.is_some() {
+        token_file::rename_staged(&fresh, staged)?;
+    }
+    Ok(found)
 }
 
 fn unusable(error: &TokenFileError) -> Failure {

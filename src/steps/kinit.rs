@@ -8,8 +8,9 @@ use futures::future::BoxFuture;
 
 use super::classify::{TooSlow, kerberos, not_run};
 use super::codes::{KDC_UNREACHABLE, KEYTAB_MISSING, KEYTAB_UNREADABLE, KINIT_FAILED, WRONG_PRINCIPAL};
+use super::off_thread::within;
 use super::world::{World, cache_name};
-use super::{info_of, off_thread, unknown_service};
+use super::{info_of, unknown_service};
 use crate::process;
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
 use crate::workflow::input_file;
@@ -46,8 +47,7 @@ pub(super) async fn ticket(
     cache: &Path,
     attempt: &Attempt,
 ) -> Result<(), Failure> {
-    let (file, whose) = (keytab.to_owned(), principal.to_owned());
-    off_thread(move || check_keytab(&file, &whose)).await?;
+    check_keytab(keytab, principal, attempt).await?;
     let named = keytab.to_string_lossy();
     let facts = |program| [("program", program), ("keytab", &*named), ("principal", principal)];
     let command = |program| world.command(program).env("KRB5CCNAME", cache_name(cache));
@@ -76,15 +76,20 @@ pub(super) async fn ticket(
 }
 
 /// Names the plain mistakes in plain words, before Kerberos names them in its own.
-fn check_keytab(keytab: &Path, principal: &str) -> Result<(), Failure> {
-    match input_file::open(keytab) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
+async fn check_keytab(keytab: &Path, principal: &str, attempt: &Attempt) -> Result<(), Failure> {
+    let path = keytab.to_owned();
+    match within(attempt.timeout, &attempt.cancel, move || input_file::open(&path).map(|_| ())).await {
+        Some(Ok(())) => Ok(()),
+        None => {
+            let message = format!("the keytab {} cannot be read: its file system does not answer", keytab.display());
+            Err(Failure::new(Class::Timeout, KEYTAB_UNREADABLE, message).with_next(format!("df {}", keytab.display())))
+        }
+        Some(Err(error)) if error.kind() == ErrorKind::NotFound => {
             let message = format!("there is no keytab {}", keytab.display());
             Err(Failure::new(Class::Permanent, KEYTAB_MISSING, message)
                 .with_next(format!("put the keytab of {principal} there")))
         }
-        Err(error) => {
+        Some(Err(error)) => {
             let message = format!("the keytab {} cannot be read: {error}", keytab.display());
             Err(Failure::new(Class::Permanent, KEYTAB_UNREADABLE, message)
                 .with_next(format!("ls -l {}", keytab.display())))

@@ -5,6 +5,7 @@
 //! | `world` | what the steps of a process share: services, tickets, staged tokens |
 //! | `environment` | what children find in their environment |
 //! | `child` | children with a time limit of their own |
+//! | `off_thread` | work on files, which may lie on a file server that is away |
 //! | `catalog` | what workflow files may say about the actions: needs, products, arguments |
 //! | `classify` | what a program's exit code and words mean: one table per program |
 //! | `vault_options` | which vault server, and which options htgettoken gets beside mt's own |
@@ -31,6 +32,7 @@ pub mod get_vault_token;
 pub mod kinit;
 pub mod lookup;
 pub mod notify;
+mod off_thread;
 pub mod ping;
 pub mod push;
 pub mod staging;
@@ -94,18 +96,6 @@ pub fn build(step: &Step, world: &Arc<World>) -> Result<Arc<dyn Action>, BuildEr
         exec::NAME => Arc::new(exec::Exec::new(exec::arguments(&step.action)?, step.per, world)),
         _ => return Err(BuildError::UnknownAction { name: name.to_owned() }),
     })
-}
-
-/// Work that waits for locks and disks, which the runtime's few threads must not: every machine stands still then.
-async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is shutting down, and this task with it.
-            Err(_) => std::future::pending().await,
-        },
-    }
 }
 
 /// The targets of a step that fans out over nodes.

@@ -72,7 +72,7 @@ impl StoreInCredd {
         let options = resolve(&self.world, service, &attempt.cancel).await?;
         let collector = self.collector(service, attempt).await;
         let kept = self.world.kept_token_of_credd(service, credd);
-        let (files, note) = self.world.storer.prepare(&self.world, service, &kept, &attempt.cancel).await?;
+        let (files, note) = self.world.storer.prepare(&self.world, service, &kept, attempt).await?;
         let mut notes: Vec<String> = note.into_iter().collect();
 
         let bearer = self.world.private_path("bt");
@@ -111,7 +111,7 @@ impl StoreInCredd {
             return Err(condor::store(ended.exit, &ended.output, &facts));
         }
         // The credential is in the credd; a token that cannot be kept costs a login at the vault the next time.
-        let detail = match files.collect(&self.world, &kept).await {
+        let detail = match files.collect(&self.world, &kept, attempt).await {
             Ok(fingerprint) => Some(json!({ "fingerprint": fingerprint, "kept": kept })),
             Err(error @ TokenFileError::Refused { .. }) => {
                 return Err(Failure::new(Class::Permanent, STORER_FILES, error.to_string()));

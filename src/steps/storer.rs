@@ -15,11 +15,11 @@ use tracing::{info, warn};
 
 use super::codes::STORER_FILES;
 use super::environment::Snapshot;
-use super::off_thread;
+use super::off_thread::{off_thread, on_kept};
 use super::world::World;
 use crate::config::Service;
 use crate::token_file::{self, Fingerprint, TokenFileError};
-use crate::workflow::action::{Class, Failure};
+use crate::workflow::action::{Attempt, Class, Failure};
 use crate::workflow::input_file;
 
 /// The program.
@@ -62,33 +62,45 @@ impl StorerFiles {
         world: &World,
         service: &Service,
         kept: &Path,
-        cancel: &CancellationToken,
+        attempt: &Attempt,
     ) -> Result<(Files<'a>, Option<String>), Failure> {
-        let mut files = if self.is_isolated(&world.environment).await {
+        let mut files = if self.is_isolated(&world.environment, attempt).await? {
             // Nobody can guess it: 80 bits of the process's id are random.
             let id = format!("mt{}-{}", world.process, world.number());
             Files::named(&id.clone(), Some(id), service, None)
         } else {
-            let turn = self.turn(world, cancel).await?;
+            let turn = self.turn(world, &attempt.cancel).await?;
             Files::named(&format!("u{}", world.own_uid), None, service, Some(turn))
         };
         files.save(world)?;
-        let note =
-            files.plant(world, kept).await.err().map(|error| format!("the kept token could not be used: {error}"));
+        let note = files
+            .plant(world, kept, attempt)
+            .await
+            .err()
+            .map(|error| format!("the kept token could not be used: {error}"));
         Ok((files, note))
     }
 
-    async fn is_isolated(&self, environment: &Snapshot) -> bool {
-        *self
-            .isolated
-            .get_or_init(|| async {
-                let isolated = knows_variable(environment);
-                if !isolated {
-                    info!("this {PROGRAM} knows no {VARIABLE} (HTCondor before 2023): services and credds go one at a time");
-                }
-                isolated
-            })
-            .await
+    async fn is_isolated(&self, environment: &Snapshot, attempt: &Attempt) -> Result<bool, Failure> {
+        let look = || async {
+            let environment = environment.clone();
+            let isolated = off_thread(move || knows_variable(&environment)).await;
+            if !isolated {
+                info!(
+                    "this {PROGRAM} knows no {VARIABLE} (HTCondor before 2023): services and credds go one at a time"
+                );
+            }
+            isolated
+        };
+        tokio::select! {
+            biased;
+            isolated = self.isolated.get_or_init(look) => Ok(*isolated),
+            // Programs may lie on a file server. Whoever asks next looks anew.
+            () = attempt.cancel.cancelled() => {
+                let message = format!("{PROGRAM} cannot be read: its file system does not answer");
+                Err(Failure::new(Class::Timeout, STORER_FILES, message))
+            }
+        }
     }
 
     /// Waits until no other attempt and no other process works with the shared names.
@@ -155,25 +167,32 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    async fn plant(&self, world: &World, kept: &Path) -> Result<(), TokenFileError> {
-        let (staged, kept, token) = (world.private_path("credd"), kept.to_owned(), self.token.clone());
-        off_thread(move || {
-            let planted = match token_file::stage(&kept, &staged)? {
-                Some(_) => token_file::plant(&staged, &token).map(|_| ()),
-                None => Ok(()),
-            };
-            token_file::remove(&staged)?;
-            planted
-        })
-        .await
+    async fn plant(&self, world: &World, kept: &Path, attempt: &Attempt) -> Result<(), TokenFileError> {
+        let staged = world.private_path("credd");
+        let (from, to) = (kept.to_owned(), staged.clone());
+        let found = on_kept(kept, attempt, move || token_file::stage(&from, &to)).await?;
+        // An answer that comes too late must not leave a token in /tmp: only who has waited for it plants it.
+        let planted = match found {
+            Some(_) => token_file::plant(&staged, &self.token).map(|_| ()),
+            None => Ok(()),
+        };
+        token_file::remove(&staged)?;
+        planted
     }
 
     /// Takes what the storer left, and makes it the kept token of the credd.
-    pub(super) async fn collect(&self, world: &World, kept: &Path) -> Result<Fingerprint, TokenFileError> {
-        let (staged, kept, token) = (world.private_path("credd"), kept.to_owned(), self.token.clone());
-        off_thread(move || {
-            token_file::collect(&token, &staged)?;
-            let kept = token_file::keep(&staged, &kept);
+    pub(super) async fn collect(
+        &self,
+        world: &World,
+        kept: &Path,
+        attempt: &Attempt,
+    ) -> Result<Fingerprint, TokenFileError> {
+        let staged = world.private_path("credd");
+        token_file::collect(&self.token, &staged)?;
+        let to = kept.to_owned();
+        // The work removes what it has read, be it late.
+        on_kept(kept, attempt, move || {
+            let kept = token_file::keep(&staged, &to);
             token_file::remove(&staged)?;
             kept
         })

@@ -44,6 +44,9 @@ async fn a_kdc_that_hangs_is_a_timeout() {
     let world = bench.world();
     let attempt = attempt("-");
     let kinit = action("Kinit", &world);
-    attempt.cancel.cancel();
-    assert_eq!(code(kinit.attempt(&attempt).await), (Class::Timeout, KDC_UNREACHABLE));
+    let (ended, ()) = tokio::join!(kinit.attempt(&attempt), async {
+        until("kinit is started", || !bench.log("kinit").is_empty()).await;
+        attempt.cancel.cancel();
+    });
+    assert_eq!(code(ended), (Class::Timeout, KDC_UNREACHABLE));
 }

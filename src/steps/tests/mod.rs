@@ -2,6 +2,7 @@
 //! `tests/steps_lab.rs`.
 
 mod accounts;
+mod away;
 mod exec;
 mod get_vault_token;
 mod kinit;
@@ -171,6 +172,15 @@ fn attempt(target: &str) -> Attempt {
 
 fn subject() -> Subject {
     Subject::new("dune_production")
+}
+
+/// Waits until it is so.
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let limit = std::time::Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(std::time::Instant::now() < limit, "{what}: not within 20 s");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
 }
 
 async fn try_once(name: &str, target: &str, world: &Arc<World>) -> AttemptResult {

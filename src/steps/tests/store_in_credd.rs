@@ -50,12 +50,18 @@ async fn a_failure_leaves_nothing_in_tmp_and_the_kept_token_as_it_was() {
 #[tokio::test]
 async fn an_attempt_that_is_dropped_leaves_nothing_in_tmp() {
     let bench = Bench::new();
-    bench.script("condor_vault_storer", "# CONDOR_VAULT_STORER_ID\nexec sleep 60");
+    let started = bench.path("started");
+    let text = format!("# CONDOR_VAULT_STORER_ID\n>{}\nexec sleep 60", started.display());
+    bench.script("condor_vault_storer", &text);
     keep(&bench.kept_of(CREDD), TOKEN);
     let attempt = attempt(CREDD);
     let store = action("StoreInCredd", &bench.world());
-    attempt.cancel.cancel();
-    assert_eq!(code(store.attempt(&attempt).await).0, Class::Timeout);
+    let (ended, ()) = tokio::join!(store.attempt(&attempt), async {
+        until("the storer is started", || started.exists()).await;
+        assert_ne!(bench.in_tmp(), Vec::<String>::new(), "the kept token is there for the storer");
+        attempt.cancel.cancel();
+    });
+    assert_eq!(code(ended).0, Class::Timeout);
     assert_eq!(bench.in_tmp(), Vec::<String>::new());
 }
 
