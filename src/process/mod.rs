@@ -186,7 +186,7 @@ impl RunError {
 /// its own. It is started without copying this process (no `pre_exec`), which takes 0.3 ms at any size of ours.
 ///
 /// When `cancel` is cancelled, the group gets SIGTERM and, 2 s later, SIGKILL; this returns 2.5 s after that at the
-/// latest, even if the kernel keeps the child. When the child has exited and left members of its group behind, they are
+/// latest, even if the kernel keeps the child; at once if the child is not even started yet, which then never does anything. When the child has exited and left members of its group behind, they are
 /// killed: 0.2 s later if they hold its output open, else at once. When the future is dropped, the group is killed at once. Who leaves the
 /// group (`setsid`) lives until this process ends, and its guardian ends it then.
 ///
@@ -220,9 +220,10 @@ async fn run_in_span(
 ) -> Result<Finished, RunError> {
     let (program, started) = (command.program.clone(), Instant::now());
     pass(CrashPoint::ChildStartBefore);
-    let child = match Running::start(&command) {
-        Ok(child) => child,
-        Err(source) => {
+    let child = match start(command, cancel).await {
+        Some(Ok(child)) => child,
+        None => return Err(RunError::Cancelled { program, output: String::new() }),
+        Some(Err(source)) => {
             tracing::debug!(program = %program.to_string_lossy(), %source, "cannot start a child");
             span.record("how", tracing::field::display(format_args!("cannot be started: {source}")));
             return Err(RunError::Start { program, source });
@@ -244,6 +245,19 @@ async fn run_in_span(
         End::Exited(Ok(status)) => Ok(Finished { exit: Exit::from(status), stdout, output }),
         End::Exited(Err(source)) => Err(RunError::Start { program, source }),
         End::Cancelled => Err(RunError::Cancelled { program, output }),
+    }
+}
+
+/// Starts it on a thread that may wait: whoever starts a program that lies on a file server waits until the server has shown
+/// it. `None`: cancelled first; what starts in spite of that is killed by that thread.
+async fn start(command: Command, cancel: &CancellationToken) -> Option<std::io::Result<Running>> {
+    let still_wanted = cancel.clone();
+    let starting =
+        tokio::task::spawn_blocking(move || (!still_wanted.is_cancelled()).then(|| Running::start(&command)));
+    tokio::select! {
+        biased;
+        started = starting => started.unwrap_or_else(|error| Some(Err(std::io::Error::other(error)))),
+        () = cancel.cancelled() => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Directories on a file server that is away: whoever opens something there waits in the kernel until it is back.
 
+use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::mpsc;
@@ -21,8 +22,9 @@ impl Away {
     fn of(directory: &Path) -> Option<Self> {
         let path = std::ffi::CString::new(directory.as_os_str().as_bytes()).unwrap();
         let kinds = libc::FAN_OPEN_PERM | libc::FAN_EVENT_ON_CHILD | libc::FAN_ONDIR;
+        let how = libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC | libc::FAN_NONBLOCK;
         // SAFETY: takes numbers, gives a new descriptor or -1.
-        let asked = unsafe { libc::fanotify_init(libc::FAN_CLASS_CONTENT | libc::FAN_CLOEXEC, libc::O_RDONLY as u32) };
+        let asked = unsafe { libc::fanotify_init(how, libc::O_RDONLY as u32) };
         if asked < 0 {
             eprintln!("skipped: only root can keep a file from being opened");
             return None;
@@ -39,8 +41,7 @@ impl Away {
         let (back, wait) = mpsc::channel::<()>();
         let server = std::thread::spawn(move || {
             let in_time = wait.recv_timeout(AT_MOST) != Err(mpsc::RecvTimeoutError::Timeout);
-            // Lets everybody in who waits.
-            drop(asked);
+            let_in(asked);
             in_time
         });
         Some(Self { back: Some(back), server: Some(server) })
@@ -51,6 +52,28 @@ impl Away {
         drop(self.back.take());
         let in_time = self.server.take().unwrap().join().unwrap();
         assert!(in_time, "somebody waited for a file server that was away for {AT_MOST:?}");
+    }
+}
+
+/// Lets everybody in who waits. Closing the descriptor alone is not enough: a child that waits before it is its own program
+/// has a copy of it.
+fn let_in(asked: OwnedFd) {
+    const ONE: usize = size_of::<libc::fanotify_event_metadata>();
+    let asked = std::fs::File::from(asked);
+    let number = std::os::fd::AsRawFd::as_raw_fd(&asked);
+    // SAFETY: no path is given; nobody is asked about from here on.
+    unsafe { libc::fanotify_mark(number, libc::FAN_MARK_FLUSH, 0, libc::AT_FDCWD, std::ptr::null()) };
+    let mut events = [0; 64 * ONE];
+    while let Ok(length @ 1..) = (&asked).read(&mut events) {
+        for event in events[..length].chunks_exact(ONE) {
+            // SAFETY: the kernel writes such events of this size; none is longer without flags that ask for more.
+            let event = unsafe { std::ptr::read_unaligned(event.as_ptr().cast::<libc::fanotify_event_metadata>()) };
+            // SAFETY: it is new, and nobody else's.
+            let opened = unsafe { OwnedFd::from_raw_fd(event.fd) };
+            let number = std::os::fd::AsRawFd::as_raw_fd(&opened);
+            let answer = [number.to_ne_bytes(), libc::FAN_ALLOW.to_ne_bytes()].concat();
+            (&asked).write_all(&answer).expect("the answer is taken");
+        }
     }
 }
 
@@ -148,6 +171,25 @@ async fn a_token_directory_that_is_away_keeps_no_credential_from_its_credd() {
     assert!(note.contains("the kept token could not be used: cannot reach"), "{note}");
     assert!(note.contains("the kept file could not be replaced: cannot reach"), "{note}");
     assert_eq!(bench.in_tmp(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_program_on_a_server_that_is_away_holds_up_its_own_attempt_alone() {
+    let mut bench = bench();
+    bench.script("kinit", "");
+    fs::rename(bench.path("bin/kinit"), bench.path("locks/kinit")).unwrap();
+    let path = format!("{}:{}:/usr/bin:/bin", bench.path("locks").display(), bench.path("bin").display());
+    bench.variables.push(("PATH".to_owned(), path));
+    let kinit = action("Kinit", &bench.world());
+    let Some(away) = Away::of(&bench.path("locks")) else { return };
+    let attempt = attempt("-");
+    let (ended, ()) = tokio::join!(kinit.attempt(&attempt), async {
+        // Time for it to be started, if that did not take as long as the server is away.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        attempt.cancel.cancel();
+    });
+    away.end();
+    assert_eq!(code(ended), (Class::Timeout, KDC_UNREACHABLE));
 }
 
 #[tokio::test]
