@@ -493,6 +493,11 @@ fn a_kill_at_any_moment_of_an_import_or_a_compaction_leaves_a_store_or_says_so()
     fs::create_dir(state.path().join("store.new")).unwrap();
     fs::write(state.path().join("store.new/db"), "half").unwrap();
     assert_eq!(run_ids(&state), all);
+    assert!(state.path().join("store.new").exists(), "who only reads removes nothing");
+    writer(&state).close();
+    assert!(!state.path().join("store.new").exists(), "who writes does");
+    assert_eq!(run_ids(&state), all);
+    fs::create_dir(state.path().join("store.new")).unwrap();
     let before = fs::read(state.sidecar()).unwrap();
     store::compact(&state, &Options::default()).unwrap().unwrap();
     assert!(!state.path().join("store.new").exists());

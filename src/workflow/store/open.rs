@@ -22,7 +22,7 @@ use super::handle::Access;
 use super::keys::{self, TREES, Tree};
 use super::overlay::Overlay;
 use super::record;
-use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer};
+use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer, sync_directory};
 use super::sled_log::is_read_to_its_end;
 use super::state_dir::{StateDir, make_directory};
 use super::view::{Base, View};
@@ -102,6 +102,9 @@ impl Opened {
                 sidecar
             }
         };
+        if access == Access::ReadWrite {
+            sweep(state);
+        }
         Ok(Some(Self { trees, db, path, sidecar_path: state.sidecar(), sidecar, sequence, access, min_free }))
     }
 
@@ -168,6 +171,21 @@ impl Opened {
             self.sidecar = sidecar;
         }
         Ok(())
+    }
+}
+
+/// Removes what a process that was killed has left of making a store. Nobody makes one: the caller has the turn. Nobody needs
+/// it: the store in place has been opened.
+fn sweep(state: &StateDir) {
+    let left = state.new_store();
+    if fs::symlink_metadata(&left).is_err() {
+        return;
+    }
+    // A compaction may have been killed before this: no power loss may bring back what is removed now.
+    match sync_directory(state.path()).and_then(|()| fs::remove_dir_all(&left)) {
+        Ok(()) => tracing::info!(path = %left.display(), "removed what a killed process has left of making a store"),
+        // Whoever makes the next store tries it again, and says so.
+        Err(error) => tracing::debug!(path = %left.display(), %error, "what is left of making a store stays"),
     }
 }
 
