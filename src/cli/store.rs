@@ -63,6 +63,11 @@ pub struct ImportArgs {
 
 /// Dispatches `mt store …`.
 pub fn run(global: &Global, command: &StoreCommand) -> Result<ExitCode, Failed> {
+    if let StoreCommand::Import(args) = command
+        && args.file.as_deref() == Some(Path::new("-"))
+    {
+        return Err(from_stdin(args));
+    }
     let path = Site::state_dir(global).map_err(|e| super::of_config(&e))?;
     guardian::refuse_root(&path).map_err(|e| Failed::new(e.code(), e.to_string()))?;
     // A fresh store may be imported into a directory that does not exist yet, on another host.
@@ -299,6 +304,18 @@ fn import(state: &StateDir, args: &ImportArgs) -> Result<ExitCode, Failed> {
     uids::follow(&file, || uid_book::held(&store)).map_err(|e| of_file("write", e))?;
     store.close();
     Ok(ExitCode::Success)
+}
+
+/// The store is held while the file is read, and a pipe has its own time: all runs would go on unrecorded meanwhile.
+fn from_stdin(args: &ImportArgs) -> Failed {
+    let flags: String = [(args.partial, "--partial "), (args.replace, "--replace ")]
+        .into_iter()
+        .filter_map(|(given, flag)| given.then_some(flag))
+        .collect();
+    let message = "an import reads a file and not stdin: every run waits for the store meanwhile";
+    Failed::new(codes::USAGE, message)
+        .next(format!("write it to FILE first; then mt store import {flags}FILE"))
+        .exit(ExitCode::Usage)
 }
 
 /// Records the UIDs that have come to `uids.json` while the store was made.
