@@ -13,6 +13,7 @@ pub mod explain_resume;
 pub mod old_names;
 pub mod output;
 pub mod progress;
+pub mod resume;
 pub mod run;
 pub mod runs;
 pub mod runs_list;

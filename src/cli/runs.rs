@@ -34,7 +34,7 @@ pub enum RunsCommand {
     /// What one run did: the answer, the reason, the next command
     Show(ShowArgs),
     /// Continue a run that was interrupted or failed
-    Resume(super::run::ResumeArgs),
+    Resume(super::resume::ResumeArgs),
     /// End a run for good; a live one is stopped first
     Cancel {
         /// The run's id or the beginning of it
@@ -178,7 +178,7 @@ pub fn run(global: &Global, command: &RunsCommand) -> Result<ExitCode, Failed> {
     match command {
         RunsCommand::List(args) => list(global, args),
         RunsCommand::Show(args) => show(global, args),
-        RunsCommand::Resume(args) => super::run::resume(global, args),
+        RunsCommand::Resume(args) => super::resume::resume(global, args),
         RunsCommand::Cancel { id } => cancel(global, id),
         RunsCommand::Prune { keep, dry_run } => prune(global, *keep, *dry_run),
     }
