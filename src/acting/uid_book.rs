@@ -101,6 +101,8 @@ pub fn held(store: &Store) -> std::io::Result<BTreeMap<String, u32>> {
 
 async fn in_file(path: PathBuf, account: String, uid: u32) -> Result<Option<u32>, UidError> {
     off_the_runtime("write", move || {
+        // Another process must not add to what we have read before we have written it.
+        let _turn = uids::turn(&path)?;
         let mut all = uids::read(&path)?;
         let before = all.insert(account, uid);
         if before != Some(uid) {
@@ -165,5 +167,19 @@ mod tests {
             uids::read(&file).unwrap(),
             BTreeMap::from([("dunepro".to_owned(), 1234), ("mu2epro".to_owned(), 2)])
         );
+    }
+
+    #[tokio::test]
+    async fn processes_without_a_store_lose_no_uid_of_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("uids.json");
+        let recordings = (1..=16).map(|uid| {
+            let book = SessionUids::new(None, file.clone());
+            tokio::spawn(async move { book.record(&AccountName::checked(format!("pro{uid}")), uid).await })
+        });
+        for recording in recordings.collect::<Vec<_>>() {
+            recording.await.unwrap().unwrap();
+        }
+        assert_eq!(uids::read(&file).unwrap().into_values().sum::<u32>(), 136, "1 to 16");
     }
 }

@@ -4,15 +4,44 @@
 //! cannot be used.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crate::workflow::input_file;
 
 /// An account takes some 20 bytes.
 const MOST_BYTES: u64 = 16 << 20;
+
+/// So long somebody else may write the file: as long as one may wait for the store, and a little.
+const TURN_WITHIN: Duration = Duration::from_secs(15);
+const TURN_EVERY: Duration = Duration::from_millis(5);
+
+/// The right to change the file, among all processes. Given back when dropped.
+#[derive(Debug)]
+pub struct Turn {
+    /// The lock is the directory's own: the file is another one after every change.
+    _directory: File,
+}
+
+/// Waits for the right to change this file. Blocks.
+pub fn turn(path: &Path) -> io::Result<Turn> {
+    let directory = File::open(path.parent().unwrap_or(Path::new(".")))?;
+    let until = Instant::now() + TURN_WITHIN;
+    loop {
+        match directory.try_lock() {
+            Ok(()) => return Ok(Turn { _directory: directory }),
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(TURN_EVERY),
+            Err(TryLockError::WouldBlock) => {
+                let why = format!("another process has been writing it for {TURN_WITHIN:?}");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
 
 /// The UIDs in the file; empty if there is none.
 pub fn read(path: &Path) -> io::Result<BTreeMap<String, u32>> {
@@ -56,8 +85,9 @@ pub fn write(path: &Path, uids: &BTreeMap<String, u32>) -> io::Result<()> {
 }
 
 /// Writes the file until it says what is held. Another process may have written it in the meantime, with less in it: whoever
-/// writes last has looked last.
+/// writes last has looked last. Who adds to the file alone, without a store, has [`turn`]s with it.
 pub fn follow(path: &Path, mut held: impl FnMut() -> io::Result<BTreeMap<String, u32>>) -> io::Result<()> {
+    let _turn = turn(path)?;
     let mut now = held()?;
     loop {
         // A damaged file is replaced by a good one.
