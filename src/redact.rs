@@ -39,14 +39,21 @@ const MOST_PASSES: usize = 8;
 /// What is a secret wherever it stands. The minimum lengths keep host names (`hvs.fnal.gov`, `s.b.org`) readable:
 /// tokens of the vault have at least 24 characters after the dot.
 static TOKEN: LazyLock<Regex> = LazyLock::new(|| {
+    // As it is, and as URLs and strings of JSON may have it.
+    let (dot, escaped) = (r"(?:\.|%2[Ee]|\\u002[Ee])", r"%[0-9A-Fa-f]{2}|\\u00[0-9A-Fa-f]{2}");
+    let letter = format!("(?:[A-Za-z0-9_-]|{escaped})");
     let kinds = [
-        r"hv[sbr]\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+)*", // vault: service, batch, recovery; with a namespace
-        r"s\.[A-Za-z0-9]{24,}(?:\.[A-Za-z0-9]+)*",          // service tokens before vault 1.10
-        r"b\.(?:AAAA[A-Za-z0-9_-]{20,}|[A-Za-z0-9_]{24,})", // batch tokens before vault 1.10
-        r"eyJ[A-Za-z0-9_-]{10,}(?:\.[A-Za-z0-9_-]*)*",      // JWT: base64 of `{"`
-        r"hooks\.slack\.com/services/[^\s]+",
+        format!("hv[sbr]{dot}{letter}{{8,}}(?:{dot}{letter}+)*"), // vault: service, batch, recovery; with a namespace
+        r"s\.[A-Za-z0-9]{24,}(?:\.[A-Za-z0-9]+)*".to_owned(),     // service tokens before vault 1.10
+        r"b\.(?:AAAA[A-Za-z0-9_-]{20,}|[A-Za-z0-9_]{24,})".to_owned(), // batch tokens before vault 1.10
+        format!("eyJ{letter}{{10,}}(?:{dot}{letter}*)*"),         // JWT: base64 of `{"`
+        // `hvs.` in base64, at each of the three places where it may begin, and a JWT at the first.
+        "(?:aHZ[ziy]L|h2cy[45]|odnMu|ZXlK)[A-Za-z0-9+/_=-]{16,}".to_owned(),
+        r"hooks\.slack\.com/services/[^\s]+".to_owned(),
     ];
-    Regex::new(&kinds.join("|")).expect("checked by every test here")
+    // What is wrapped at the width of something goes on in the next line; no word of people is that long.
+    let wrapped = r"(?:=?\n[ \t>|]*[A-Za-z0-9_.+/=-]{24,})*";
+    Regex::new(&format!("(?:{}){wrapped}", kinds.join("|"))).expect("checked by every test here")
 });
 
 /// Half a token at a place where the text was cut off.
@@ -55,9 +62,11 @@ static UNFINISHED: LazyLock<Regex> =
 
 /// What is a secret because of the word before it: the word stays, so that a reader sees what was there.
 static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-    let value = r#"(?:"[^"\n]*"|'[^'\n]*'|[^\s"',;&]+)"#;
-    let header = r#"(?:authorization|x-vault-token)["']?[ \t]*[:=][ \t]*["']?(?:(?:bearer|basic|negotiate|digest|token)[ \t]+)?"#;
-    let field = r#"(?:password|passwd|passphrase|client_secret|(?:client|access|refresh|id|bearer)_token|api_?key)["']?[ \t]*[:=][ \t]*"#;
+    // Quotes are escaped where JSON is a string in JSON, and are not closed where the text was cut off.
+    let quoted = r#""(?:\\.|[^"\\\n])*"|'[^'\n]*'|\\+"[^"\n]*"|\\+'[^'\n]*'"#;
+    let value = format!(r#"(?:{quoted}|\\*["']?[^\s"',;&]+)"#);
+    let header = r#"(?:authorization|x-vault-token)\\*["']?[ \t]*[:=][ \t]*\\*["']?(?:(?:bearer|basic|negotiate|digest|token)[ \t]+)?"#;
+    let field = r#"(?:password|passwd|passphrase|(?:client_)?secret(?:_id)?|(?:client|access|refresh|id|bearer|vault)_token|api_?key)\\*["']?[ \t]*[:=][ \t]*"#;
     let scheme = r"\bbearer[ \t]+";
     let pattern =
         format!(r"(?i)(?<name>{header}|{field})(?<value>{value})|(?<scheme>{scheme})[A-Za-z0-9._~+/=-]{{16,}}");
@@ -153,10 +162,59 @@ mod tests {
             (r#"db_password: "correct horse", x"#, "db_password: [redacted], x"),
             (r#"{"client_token":"root"}"#, r#"{"client_token":[redacted]}"#),
             ("password='a b password='hunter2 x", "password=[redacted] x"),
+            // JSON in a string of JSON, and a quote in a value.
+            (
+                r#"{"body":"{\"client_token\":\"root\",\"x\":1}"}"#,
+                r#"{"body":"{\"client_token\":[redacted],\"x\":1}"}"#,
+            ),
+            (r#"{\\\"password\\\": \\\"a b\\\"}"#, r#"{\\\"password\\\": [redacted]}"#),
+            (r#"{"password":"hun\"ter2 x", "y": 1}"#, r#"{"password":[redacted], "y": 1}"#),
+            ("VAULT_TOKEN=root mt", "VAULT_TOKEN=[redacted] mt"),
             ("https://me:hunter2@proxy/x", "https://[redacted]@proxy/x"),
             ("POST https://hooks.slack.com/services/T0/B0/x", "POST https://[redacted]"),
         ] {
             assert_eq!(redact(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_token_in_other_clothes_goes_too() {
+        let jwt = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJiYWJibGVkIn0.YmFiYmxlZC1zaWduYXR1cmU";
+        let vault = "hvs.CAESIJ0aB-cDd12345678901234567890";
+        for token in [jwt, vault] {
+            for clothed in
+                [token.replace('.', "%2E").replace('-', "%2d"), token.replace('.', "\\u002e").replace('-', "\\u002D")]
+            {
+                assert_eq!(redact(&format!("at /?jwt={clothed}&x")), "at /?jwt=[redacted]&x");
+            }
+        }
+        // In base64 with nothing, "a" and "aa" before it.
+        for encoded in [
+            "aHZzLkNBRVNJSjBhQi1jRGQxMjM0NTY3ODkwMTIzNDU2Nzg5MA==",
+            "YWh2cy5DQUVTSUowYUItY0RkMTIzNDU2Nzg5MDEyMzQ1Njc4OTA=",
+            "YWFodnMuQ0FFU0lKMGFCLWNEZDEyMzQ1Njc4OTAxMjM0NTY3ODkw",
+            "ZXlKaGJHY2lPaUpGVXpJMU5pSjkuZXlKemRXSWlPaUppWVdKaWJHVmtJbjA=",
+        ] {
+            let redacted = redact(encoded);
+            assert!(redacted.len() <= 4 + REDACTED.len() && redacted.ends_with(REDACTED), "{redacted}");
+        }
+    }
+
+    #[test]
+    fn a_wrapped_token_goes_with_all_its_lines() {
+        let token = format!("eyJhbGciOiJFUzI1NiJ9.{}", "0123456789abcdefghijABCDEFGHIJ".repeat(12));
+        for (before, between) in [("", "\n"), ("> ", "\r\n> "), ("  ", "=\n  ")] {
+            let lines: Vec<&str> = token.as_bytes().chunks(60).map(|line| std::str::from_utf8(line).unwrap()).collect();
+            // The last line is short enough to be a word of people's, and the rest is no token without the others.
+            let text = format!("said:\n{before}{}\nand went away", lines[..lines.len() - 1].join(between));
+            assert_eq!(redact(&text), format!("said:\n{before}[redacted]\nand went away"));
+        }
+    }
+
+    #[test]
+    fn a_value_whose_quote_is_not_closed_goes() {
+        for text in [r#"{"password":"hunter2"#, r#"{\"password\":\"hunter2"#, "password='hunter2"] {
+            assert!(!redact(text).contains("hunter2"), "{text}");
         }
     }
 
