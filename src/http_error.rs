@@ -1,4 +1,5 @@
-//! Why a request over HTTP failed, in words for people.
+//! What becomes of a request over HTTP where something is wrong: why it failed, in words for people, and how much of an
+//! answer is read.
 
 /// What rustls says of bytes that are no TLS.
 const NO_TLS: &str = "InvalidContentType";
@@ -15,5 +16,21 @@ pub(crate) fn cause(error: &reqwest::Error) -> String {
     if text.iter().any(|part| part.contains(NO_TLS)) {
         return "what answers there does not speak TLS".to_owned();
     }
-    if text.is_empty() { error.to_string() } else { text.join(": ") }
+    if !text.is_empty() {
+        return text.join(": ");
+    }
+    let text = error.to_string();
+    error.url().map_or_else(|| text.clone(), |url| text.replace(url.as_str(), "the address"))
+}
+
+/// The first bytes of an answer, at most so many; the rest is not read. Whoever answers may go on for ever.
+pub(crate) async fn beginning(mut answer: reqwest::Response, most: usize) -> reqwest::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = answer.chunk().await? {
+        bytes.extend_from_slice(&chunk[..chunk.len().min(most - bytes.len())]);
+        if bytes.len() == most {
+            break;
+        }
+    }
+    Ok(bytes)
 }

@@ -25,6 +25,55 @@ impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
     }
+
+    /// A text of somebody who knows the value, such as a server that was just told it, without it: as it is, and in base64
+    /// with whatever before and behind it (`AUTH PLAIN …`).
+    pub fn out_of(&self, text: &str) -> String {
+        if self.0.is_empty() {
+            return text.to_owned();
+        }
+        let mut text = text.replace(&self.0, REDACTED);
+        for (place, digits) in [(0, 0), (1, 2), (2, 3)] {
+            // What depends on the neighbours is left out.
+            let mut bytes = vec![0; place];
+            bytes.extend(self.0.bytes());
+            let encoded = base64(&bytes);
+            let core = &encoded[digits..(bytes.len() * 8 / 6).max(digits)];
+            // Shorter ones stand in ordinary words, too.
+            if core.len() >= 4 {
+                text = without_word_around(&text, core);
+            }
+        }
+        text
+    }
+}
+
+/// Base64 without the `=` at the end.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = |three: &[u8]| {
+        let bits = three.iter().chain([&0, &0]).take(3).fold(0, |bits, byte| bits << 8 | usize::from(*byte));
+        let used = three.len() + 1;
+        (0..used).map(move |n| char::from(DIGITS[bits >> (18 - 6 * n) & 63])).collect::<String>()
+    };
+    bytes.chunks(3).map(digits).collect()
+}
+
+/// Replaces every word of base64 that holds this.
+fn without_word_around(text: &str, core: &str) -> String {
+    let is_other = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '='));
+    let (mut done, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find(core) {
+        let from = rest[..at]
+            .rfind(is_other)
+            .map_or(0, |other| other + rest[other..].chars().next().map_or(1, char::len_utf8));
+        let end = at + core.len();
+        let to = rest[end..].find(is_other).map_or(rest.len(), |other| end + other);
+        done.push_str(&rest[..from]);
+        done.push_str(REDACTED);
+        rest = &rest[to..];
+    }
+    done + rest
 }
 
 impl fmt::Debug for Secret {
@@ -209,6 +258,19 @@ mod tests {
             let text = format!("said:\n{before}{}\nand went away", lines[..lines.len() - 1].join(between));
             assert_eq!(redact(&text), format!("said:\n{before}[redacted]\nand went away"));
         }
+    }
+
+    #[test]
+    fn a_known_secret_goes_as_it_is_and_in_base64_wherever_it_stands_there() {
+        let secret = Secret::new("labpass".to_owned());
+        // "labpass", "\0labuser\0labpass", "\0a\0labpass", "\0ab\0labpass" and a password in the middle.
+        for encoded in
+            ["bGFicGFzcw==", "AGxhYnVzZXIAbGFicGFzcw==", "AGEAbGFicGFzcw==", "AGFiAGxhYnBhc3M=", "eGxhYnBhc3N4eA=="]
+        {
+            assert_eq!(secret.out_of(&format!("ä: {encoded} «{encoded}»")), "ä: [redacted] «[redacted]»", "{encoded}");
+        }
+        assert_eq!(secret.out_of("labpass, labuser xlabpass"), "[redacted], labuser x[redacted]");
+        assert_eq!(Secret::new(String::new()).out_of("as it is"), "as it is");
     }
 
     #[test]

@@ -7,12 +7,15 @@ use reqwest::{Certificate, Client, StatusCode, redirect};
 use super::codes::{SLACK_REFUSED, SLACK_UNCERTAIN, SLACK_UNREACHABLE};
 use super::outbox::OutboxEntry;
 use super::prepare::remarks;
-use crate::http_error::cause;
-use crate::redact::Secret;
+use crate::http_error::{beginning, cause};
+use crate::redact::{Secret, redact};
 use crate::workflow::action::{Class, Failure};
 
 /// All of it, from looking up the name to the answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
+/// Slack says a word. More than this of an answer is not read.
+const MOST_READ: usize = 4096;
 
 /// What to do where Slack, or the way to it, does not work.
 const LOOK: &str = "look at slack_alerts_url and at the network";
@@ -40,9 +43,9 @@ pub async fn post(webhook: &Secret, text: &str, roots: &[u8]) -> Result<(), Fail
     };
     let status = answer.status();
     if status.is_success() {
-        let words = answer.text().await.unwrap_or_default();
+        let words = beginning(answer, MOST_READ).await.unwrap_or_default();
         // Slack says `ok`. A page is from something in the way, such as a proxy that wants a login.
-        return match words.trim_start().starts_with('<') {
+        return match words.trim_ascii_start().starts_with(b"<") {
             false => Ok(()),
             true => Err(Failure::new(
                 Class::Transient,
@@ -61,8 +64,20 @@ pub async fn post(webhook: &Secret, text: &str, roots: &[u8]) -> Result<(), Fail
         Class::Permanent => (SLACK_REFUSED, NEW_WEBHOOK),
         Class::Transient | Class::NeedsHuman | Class::Timeout => (SLACK_UNREACHABLE, LOOK),
     };
-    let why: String = answer.text().await.unwrap_or_default().chars().take(100).collect();
+    let why = beginning(answer, MOST_READ).await.unwrap_or_default();
+    // Before anything is cut off: of half a secret nobody knows that it is one.
+    let why = redact(&String::from_utf8_lossy(&why)).into_owned();
+    let why: String = without(webhook, &why).chars().take(100).collect();
     Err(Failure::new(class, code, format!("Slack answers {status}: {}", super::words::one_line(&why))).with_next(next))
+}
+
+/// Without the webhook's address, of which an answer may hold the whole or its path.
+fn without(webhook: &Secret, text: &str) -> String {
+    let text = webhook.out_of(text);
+    match reqwest::Url::parse(webhook.expose()) {
+        Ok(url) if url.path().len() > 1 => Secret::new(url.path().to_owned()).out_of(&text),
+        Ok(_) | Err(_) => text,
+    }
 }
 
 fn client(roots: &[u8]) -> Result<Client, reqwest::Error> {

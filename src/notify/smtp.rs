@@ -34,6 +34,8 @@ const MOST_PASSWORD: u64 = 4096;
 pub struct Smtp {
     connection: AsyncSmtpConnection,
     place: String,
+    /// The server knows it, and may say it back.
+    password: Option<Secret>,
 }
 
 /// A mail as it goes over the line.
@@ -78,13 +80,17 @@ impl Smtp {
             let upgrade = connection.starttls(tls, &own_name);
             within(&place, upgrade, |error| unsafe_connection(error, &place)).await?;
         }
+        let mut told = None;
         if let Some(login) = &server.login {
-            let credentials = Credentials::new(login.username.clone(), password(login)?.expose().to_owned());
+            let password = password(login)?;
+            let credentials = Credentials::new(login.username.clone(), password.expose().to_owned());
             let mechanisms = [Mechanism::Plain, Mechanism::Login];
             let answer = connection.auth(&mechanisms, &credentials);
-            within(&place, answer, |error| of_login(error, &place, login)).await?;
+            let answer = within(&place, answer, |error| of_login(error, &place, login)).await;
+            answer.map_err(|failure| without(Some(&password), failure))?;
+            told = Some(password);
         }
-        Ok(Self { connection, place })
+        Ok(Self { connection, place, password: told })
     }
 
     /// Hands over a mail. `Ok` as soon as the server has taken it for at least one recipient; the list then says why it
@@ -119,7 +125,7 @@ impl Smtp {
         let taken = tokio::time::timeout(TAKE_WITHIN, self.connection.message(&letter.text)).await;
         match taken {
             Ok(Ok(_)) => Ok(refused),
-            Ok(Err(error)) => Err(classify(&error, &place, MAIL_UNCERTAIN)),
+            Ok(Err(error)) => Err(without(self.password.as_ref(), classify(&error, &place, MAIL_UNCERTAIN))),
             Err(_) => {
                 let message = format!("the mail server {place} has the mail and does not confirm it");
                 Err(Failure::new(Class::Timeout, MAIL_UNCERTAIN, message).with_next(LOOK))
@@ -139,8 +145,9 @@ impl Smtp {
 
     async fn say<C: std::fmt::Display>(&mut self, command: C) -> Result<(), Failure> {
         let place = self.place.clone();
-        within(&place, self.connection.command(command), |error| classify(error, &place, MAIL_UNREACHABLE)).await?;
-        Ok(())
+        let answer = self.connection.command(command);
+        let answer = within(&place, answer, |error| classify(error, &place, MAIL_UNREACHABLE)).await;
+        answer.map(drop).map_err(|failure| without(self.password.as_ref(), failure))
     }
 }
 
@@ -204,6 +211,14 @@ fn password(login: &MailLogin) -> Result<Secret, Failure> {
         return Err(wrong("it does not hold one line".to_owned()));
     }
     Ok(Secret::new(text.to_owned()))
+}
+
+/// The failure without the password, if the server has said it back.
+fn without(password: Option<&Secret>, mut failure: Failure) -> Failure {
+    if let Some(password) = password {
+        failure.message = password.out_of(&failure.message);
+    }
+    failure
 }
 
 fn unsafe_connection(error: &Error, place: &str) -> Failure {

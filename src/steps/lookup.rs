@@ -12,8 +12,11 @@ use tokio::sync::OnceCell;
 
 use super::environment::Snapshot;
 use super::tls;
-use crate::http_error::cause;
+use crate::http_error::{beginning, cause};
 use crate::token_file::VaultToken;
+
+/// What the vault says of a token has some hundred bytes.
+const MOST_READ: usize = 64 * 1024;
 
 /// A vault that takes longer is in no state to tell; the expiry is then unknown.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -90,7 +93,7 @@ impl VaultClient {
             StatusCode::FORBIDDEN => return Ok(Lookup::Refused),
             status => return Err(format!("the vault answers {status}")),
         }
-        let answer = response.bytes().await.map_err(|error| cause(&error))?;
+        let answer = beginning(response, MOST_READ).await.map_err(|error| cause(&error))?;
         read_answer(&answer, Timestamp::now())
     }
 }

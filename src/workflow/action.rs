@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::code::Code;
 use super::definition::Mode;
 use super::id::{Product, RunId, StepName, Subject, TargetName};
+use crate::redact::redact;
 
 /// What kind of failure it was, which decides who does something about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -69,9 +70,11 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure with no output and no advice of its own.
+    /// A failure with no output and no advice of its own. The message is redacted here, because it often ends with what a
+    /// server has said.
     pub fn new(class: Class, code: Code, message: impl Into<String>) -> Self {
-        Self { class, code, message: message.into(), output: None, next: None, last: false }
+        let message = redact(&message.into()).into_owned();
+        Self { class, code, message, output: None, next: None, last: false }
     }
 
     /// The same with the end of the child's output.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::{Email, MailLogin, MailTls};
-use crate::notify::codes::{MAIL_TLS, PASSWORD_FILE};
+use crate::notify::codes::{MAIL_LOGIN, MAIL_TLS, PASSWORD_FILE};
 use crate::notify::{Outbox, OutboxError, OutboxStatus};
 use crate::redact::Secret;
 use crate::steps::codes::*;
@@ -32,6 +32,10 @@ enum Temper {
     SaysNothingToMail,
     SaysLater,
     HangsUpAfterTheText,
+    /// Its answer to the login holds what it was told.
+    RepeatsTheLogin,
+    /// It takes the login, and has everything it knows in its answer to the sender.
+    RepeatsItLater,
 }
 
 /// A mail server: where it listens, and what it was told.
@@ -57,6 +61,13 @@ async fn server(temper: Temper) -> (Email, Arc<Mutex<Vec<String>>>) {
                     Temper::RefusesSender if upper.starts_with("MAIL") => "550 5.7.1 not from you",
                     Temper::SaysLater if upper.starts_with("MAIL") => "451 4.3.0 later",
                     Temper::RefusesOneRecipient if upper.contains("SECOND@") => "550 5.1.1 no such user",
+                    Temper::RepeatsTheLogin | Temper::RepeatsItLater if upper.starts_with("EHLO") => {
+                        "250-me\r\n250 AUTH PLAIN"
+                    }
+                    Temper::RepeatsTheLogin if upper.starts_with("AUTH") => &format!("535 5.7.8 not labpass: {line}"),
+                    Temper::RepeatsItLater if upper.starts_with("MAIL") => {
+                        "550 5.7.1 no, labuser:labpass, AGxhYnVzZXIAbGFicGFzcw==, hvs.CAESIJ0aB0123456789abcdefghijkl"
+                    }
                     _ if upper.starts_with("DATA") => "354 go on",
                     _ if upper.starts_with("QUIT") => "221 bye",
                     _ => "250 fine",
@@ -256,4 +267,27 @@ async fn a_server_without_starttls_gets_nothing_when_it_is_demanded() {
     let failure = notify(Some(email), &waiting()).await.unwrap_err();
     assert_eq!(failure.code, MAIL_TLS, "{failure:?}");
     assert!(!heard.lock().unwrap().iter().any(|line| line.starts_with("MAIL")));
+}
+
+#[tokio::test]
+async fn a_password_that_the_server_repeats_is_in_no_message_and_no_token_either() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("password");
+    std::fs::write(&file, "labpass\n").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    for (temper, code, words) in [
+        (Temper::RepeatsTheLogin, MAIL_LOGIN, "does not let labuser in"),
+        (Temper::RepeatsItLater, MAIL_REFUSED, "5.7.1 no"),
+    ] {
+        let (mut email, _) = server(temper).await;
+        email.login = Some(MailLogin { username: "labuser".to_owned(), password_file: file.clone() });
+        let failure = notify(Some(email), &waiting()).await.unwrap_err();
+        assert_eq!(failure.code, code, "{failure:?}");
+        let said = format!("{failure:?}");
+        assert!(said.contains(words) && said.contains("[redacted]"), "{said}");
+        for secret in ["labpass", "AGxhYnVzZXIAbGFicGFzcw", "CAESIJ0aB"] {
+            assert!(!said.contains(secret), "{secret} is in {said}");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use reqwest::{Client, Url, redirect};
 use serde_json::json;
 
 use crate::config::Loki;
-use crate::http_error::cause;
+use crate::http_error::{beginning, cause};
 use crate::redact::redact;
 use crate::telemetry::BUDGET;
 use crate::telemetry::http::{self, without_password};
@@ -18,6 +18,8 @@ const PUSH: &str = "/loki/api/v1/push";
 const MOST_AT_ONCE: usize = 1024 * 1024;
 /// So much of an answer is shown.
 const MOST_WORDS: usize = 200;
+/// More bytes of an answer are not read.
+const MOST_READ: usize = 4096;
 
 /// A line with its time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,8 +69,8 @@ async fn send(client: &Client, url: &Url, labels: &Labels, batch: &[Entry], with
         .await
         .map_err(|error| if error.is_timeout() { format!("no answer within {within:?}") } else { cause(&error) })?;
     let status = answer.status();
-    let words = answer.text().await.unwrap_or_default();
-    let words: String = redact(&words).split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = beginning(answer, MOST_READ).await.unwrap_or_default();
+    let words: String = redact(&String::from_utf8_lossy(&words)).split_whitespace().collect::<Vec<_>>().join(" ");
     let words: String = words.chars().filter(|c| !c.is_control()).take(MOST_WORDS).collect();
     // Loki says nothing. A page is from something in the way, such as a proxy that wants a login.
     match (status.is_success(), words.starts_with('<')) {
