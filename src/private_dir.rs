@@ -7,7 +7,7 @@ use std::{env, io};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, umask};
 use nix::unistd::{Uid, geteuid, mkdir};
 
@@ -65,8 +65,10 @@ pub fn set_umask() {
 /// A crash leaves no core: it would have the tokens that the process has in memory. Children inherit it. Call it first thing
 /// in `main`.
 pub fn leave_no_core() {
-    // To lower a limit is always allowed.
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    // Not 0: where cores go to a program (`core_pattern` with a `|`), the kernel asks for no limit but this one, which means
+    // none. A file of one byte is none either. To lower a limit is always allowed.
+    let most = getrlimit(Resource::RLIMIT_CORE).map_or(0, |(_, most)| most.min(1));
+    let _ = setrlimit(Resource::RLIMIT_CORE, most, most);
 }
 
 /// Makes the directory (its parent must exist) with mode 0700, or checks the one that is there: a real directory, not a

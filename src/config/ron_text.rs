@@ -12,7 +12,11 @@ use super::node::{Entry, Kind, MAX_DEPTH, Node, SyntaxError};
 pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
     ron::from_str::<IgnoredAny>(text).map_err(|error| {
         let at = Position { line: error.span.start.line.max(1), column: error.span.start.col.max(1) };
-        SyntaxError::new(at, error.code.to_string())
+        match error.code {
+            // Its own words are for programmers.
+            ron::Error::ExceededRecursionLimit => SyntaxError::new(at, "nested too deeply".to_owned()),
+            code => SyntaxError::new(at, code.to_string()),
+        }
     })?;
     let mut cursor = Cursor::new(text);
     loop {

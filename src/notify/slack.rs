@@ -94,3 +94,29 @@ fn unreachable(error: reqwest::Error, class: Class) -> Failure {
     let message = format!("Slack cannot be reached: {}", cause(&error));
     Failure::new(class, SLACK_UNREACHABLE, message).with_next(LOOK)
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_without_end_that_repeats_the_webhook_is_cut_off_and_does_not_tell_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let webhook = Secret::new(format!("http://{}/services/T0/B0/opaque", listener.local_addr().unwrap()));
+        let flood = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await.unwrap();
+            let head = "HTTP/1.1 403 Forbidden\r\n\r\nno page /services/T0/B0/opaque, hvs.CAESIJ0aB0123456789abcdefg ";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            // Until nobody reads any more.
+            while stream.write_all(&[b'x'; 4096]).await.is_ok() {}
+        });
+        let failure = post(&webhook, "text", b"").await.unwrap_err();
+        assert_eq!(failure.code, SLACK_REFUSED, "{failure:?}");
+        assert!(failure.message.contains("no page [redacted], [redacted] xxx"), "{failure:?}");
+        flood.await.unwrap();
+    }
+}
