@@ -43,6 +43,15 @@ struct Blobs {
     syncs: u64,
     /// Nobody uses the store yet.
     unused: bool,
+    /// Something could not be synced.
+    failed: Option<Failed>,
+}
+
+/// Why something could not be synced.
+#[derive(Debug)]
+struct Failed {
+    kind: io::ErrorKind,
+    text: String,
 }
 
 /// To be called before sled opens a store: makes durable what a process that was killed has left in it, because sled takes
@@ -50,20 +59,38 @@ struct Blobs {
 ///
 /// The sidecar is written when everything is durable: blobs that are older than it are left alone.
 pub(super) fn begin(store: &Path) -> io::Result<()> {
+    let store = &resolved(store);
     let sidecar = fs::metadata(store.with_extension("json")).and_then(|sidecar| sidecar.modified()).ok();
-    let blobs = Blobs { known_before: sidecar, ..Blobs::default() };
-    stores().insert(store.join("blobs"), blobs);
+    // Of a time that is to come nothing is older.
+    let known_before = sidecar.filter(|written| *written <= SystemTime::now());
+    let earlier = stores().insert(store.join("blobs"), Blobs { known_before, ..Blobs::default() });
+    if let Some(why) = earlier.and_then(|blobs| blobs.failed) {
+        // The system tells of it once: what it could not write is still read, and is not on the disk.
+        let told =
+            io::Error::new(why.kind, format!("what was written is lost ({}), and cannot be relied on", why.text));
+        stores().entry(store.join("blobs")).or_default().failed = Some(why);
+        return Err(told);
+    }
     match File::open(store.join("db")) {
-        Ok(log) => sync(store, Writers::None, || log.sync_data()),
+        Ok(log) => {
+            // The snapshot of whoever was killed when it had made one.
+            sync_directory(store)?;
+            sync(store, Writers::None, || log.sync_data())
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
 }
 
+/// As the system names an open file's place, which [`sync_file_range`] goes by.
+fn resolved(store: &Path) -> PathBuf {
+    fs::canonicalize(store).unwrap_or_else(|_| store.to_owned())
+}
+
 /// To be called before sled makes a store that is synced as a whole before anybody uses it: until [`begin`], sled syncs nothing
 /// of it.
 pub(super) fn begin_unused(store: &Path) {
-    stores().insert(store.join("blobs"), Blobs { unused: true, ..Blobs::default() });
+    stores().insert(resolved(store).join("blobs"), Blobs { unused: true, ..Blobs::default() });
 }
 
 /// To be called when sled has opened a store, before anything is written: sled has made a snapshot, renamed it, and relies on
@@ -74,6 +101,7 @@ pub(super) fn opened(store: &Path) -> io::Result<()> {
 
 /// To be called after sled's `flush`, when nobody writes: everything is durable when it returns.
 pub(super) fn end_of_commit(store: &Path, before: u64) -> io::Result<()> {
+    let store = &resolved(store);
     let synced = syncs(store) != before;
     // sled has synced what it wrote, unless it had written all of it before this commit.
     let sync_log = || if synced { Ok(()) } else { File::open(store.join("db"))?.sync_data() };
@@ -82,7 +110,7 @@ pub(super) fn end_of_commit(store: &Path, before: u64) -> io::Result<()> {
 
 /// How often this store was synced since [`begin`].
 pub(super) fn syncs(store: &Path) -> u64 {
-    stores().get(&store.join("blobs")).map_or(0, |blobs| blobs.syncs)
+    stores().get(&resolved(store).join("blobs")).map_or(0, |blobs| blobs.syncs)
 }
 
 /// Blobs before the log that points to them.
@@ -93,13 +121,21 @@ fn sync(store: &Path, writers: Writers, sync_log: impl FnOnce() -> io::Result<()
     if blobs.unused {
         return Ok(());
     }
-    match blobs.sync(&directory, writers) {
+    let synced = match blobs.sync(&directory, writers) {
         // A store that is being made has none yet.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        done => done?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    };
+    match synced.and_then(|()| sync_log()) {
+        Ok(()) => blobs.syncs += 1,
+        Err(error) => {
+            // Not where there was no descriptor for it, say.
+            if let Some(libc::EIO | libc::ENOSPC | libc::EDQUOT) = error.raw_os_error() {
+                blobs.failed = Some(Failed { kind: error.kind(), text: error.to_string() });
+            }
+            return Err(error);
+        }
     }
-    sync_log()?;
-    blobs.syncs += 1;
     Ok(())
 }
 
@@ -217,6 +253,34 @@ mod tests {
         let blobs: HashSet<_> = blobs.collect();
         assert!(!blobs.is_empty());
         assert_eq!(stores()[&store.join("blobs")].known, blobs);
+    }
+
+    #[test]
+    fn a_store_is_known_by_any_of_its_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("real/store");
+        fs::create_dir(directory.path().join("real")).unwrap();
+        let db = sled::Config::new().path(&store).flush_every_ms(None).open().unwrap();
+        std::os::unix::fs::symlink("real", directory.path().join("link")).unwrap();
+        let linked = directory.path().join("link/../link/store");
+        begin(&linked).unwrap();
+        let before = syncs(&linked);
+        db.insert("small", "value").unwrap();
+        db.flush().unwrap();
+        assert_eq!((syncs(&linked), syncs(&store)), (before + 1, before + 1));
+    }
+
+    #[test]
+    fn a_store_of_which_something_could_not_be_synced_is_not_opened_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("store");
+        drop(sled::Config::new().path(&store).flush_every_ms(None).open().unwrap());
+        begin(&store).unwrap();
+        sync(&resolved(&store), Writers::None, || Err(io::Error::from_raw_os_error(libc::EIO))).unwrap_err();
+        for _ in 0..2 {
+            let told = begin(&store).unwrap_err().to_string();
+            assert!(told.contains("lost (Input/output error"), "{told}");
+        }
     }
 
     #[test]
