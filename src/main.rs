@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         }
     };
     logs::install(cli.verbosity());
+    let _said = Said;
     let exit = match cli.execute() {
         Ok(code) => code.into(),
         Err(failed) => {
@@ -35,6 +36,14 @@ fn main() -> ExitCode {
         }
     };
     logs::flush();
-    stderr::finish();
     exit
+}
+
+/// Whatever ends `main`, a panic too: what was said is written.
+struct Said;
+
+impl Drop for Said {
+    fn drop(&mut self) {
+        stderr::finish();
+    }
 }

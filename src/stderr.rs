@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::{self, PanicHookInfo};
+use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
 use std::sync::{Condvar, Mutex, MutexGuard, Once, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -104,10 +104,10 @@ pub fn finish() {
     if STDERR.has_kept() {
         start();
     }
-    if STDERR.has_kept() && is_writable(out.as_fd()) {
-        // The system has no thread for us. It fits most likely, and else all is lost.
+    if STDERR.has_kept() {
+        // The system has no thread for us: so much as fits.
         let words = STDERR.lock().next_words();
-        let _ = write_whole(&mut out.lock(), words.as_bytes(), || {});
+        write_what_fits(&mut out.lock(), words.as_bytes());
     }
     STDERR.finish(out.as_fd());
 }
@@ -231,20 +231,31 @@ impl Way {
         let mut picture: Option<Box<dyn Picture>> = None;
         loop {
             let (text, change) = self.next(picture.is_some());
-            if let Some(next) = change
-                && let Some(mut old) = mem::replace(&mut picture, next)
-            {
-                old.clear();
-            }
+            let mut text = Some(text).filter(|text| !text.is_empty());
+            let has_words = text.is_some();
             let mut write = || {
-                // Whoever reads has gone away, or the disk is full: nobody can be told.
-                let _ = write_whole(&mut out, text.as_bytes(), || self.lock().written += 1);
+                if let Some(text) = text.take() {
+                    // Whoever reads has gone away, or the disk is full: nobody can be told.
+                    let _ = write_whole(&mut out, text.as_bytes(), || self.lock().written += 1);
+                }
             };
-            match &mut picture {
-                Some(picture) if text.is_empty() => picture.draw(),
-                Some(picture) => picture.aside(&mut write),
-                None => write(),
+            // A defect in a picture costs the picture. The hook has said it.
+            let shown = panic::catch_unwind(AssertUnwindSafe(|| {
+                if let Some(next) = change
+                    && let Some(mut old) = mem::replace(&mut picture, next)
+                {
+                    old.clear();
+                }
+                match &mut picture {
+                    Some(picture) if has_words => picture.aside(&mut write),
+                    Some(picture) => picture.draw(),
+                    None => {}
+                }
+            }));
+            if shown.is_err() {
+                picture = None;
             }
+            write();
         }
     }
 
@@ -343,6 +354,15 @@ fn write_whole(out: &mut (impl Write + AsFd), mut rest: &[u8], mut wrote: impl F
         }
     }
     out.flush()
+}
+
+/// Writes until it would have to wait.
+fn write_what_fits(out: &mut (impl Write + AsFd), words: &[u8]) {
+    for piece in words.chunks(PIECE) {
+        if !is_writable(out.as_fd()) || write_whole(out, piece, || {}).is_err() {
+            return;
+        }
+    }
 }
 
 /// Would it take something now? Also if the reader has gone away: then writing fails at once.

@@ -156,3 +156,43 @@ fn no_secret_is_said_neither_at_once_nor_later() {
         assert_eq!(shown, " WARN said [redacted] code=MT0200\n");
     }
 }
+
+/// Panics, whatever is asked of it.
+struct Broken;
+
+impl Picture for Broken {
+    fn draw(&mut self) {
+        panic!("a picture panics");
+    }
+
+    fn aside(&mut self, _write: &mut dyn FnMut()) {
+        panic!("a picture panics");
+    }
+
+    fn clear(&mut self) {
+        panic!("a picture panics");
+    }
+}
+
+#[test]
+fn a_picture_that_panics_costs_no_words() {
+    let (way, reader, _writer) = way();
+    let mut lines = lines(reader);
+    for round in ["one", "two"] {
+        way.change(Some(Box::new(Broken)));
+        way.take(&format!("{round}\n"));
+        assert_eq!(lines.next().unwrap(), round);
+    }
+}
+
+#[test]
+fn without_a_thread_the_end_writes_what_fits_and_waits_for_nobody() {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let (ended, has_ended) = channel();
+    thread::spawn(move || {
+        write_what_fits(&mut writer, &vec![b'x'; MOST_WAITING]);
+        ended.send(()).unwrap();
+    });
+    has_ended.recv_timeout(HANGING).expect("it waits for nobody");
+    assert!(reader.bytes().count() >= PIECE, "a pipe takes more than one piece");
+}
