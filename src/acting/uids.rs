@@ -84,22 +84,12 @@ pub fn write(path: &Path, uids: &BTreeMap<String, u32>) -> io::Result<()> {
     }
 }
 
-/// Writes the file until it says what is held. Another process may have written it in the meantime, with less in it: whoever
-/// writes last has looked last. Who adds to the file alone, without a store, has [`turn`]s with it.
-pub fn follow(path: &Path, mut held: impl FnMut() -> io::Result<BTreeMap<String, u32>>) -> io::Result<()> {
+/// Has the file say what is held. Among all processes one at a time looks and writes: whoever writes last has looked last.
+pub fn follow(path: &Path, held: impl FnOnce() -> io::Result<BTreeMap<String, u32>>) -> io::Result<()> {
     let _turn = turn(path)?;
-    let mut now = held()?;
-    loop {
-        // A damaged file is replaced by a good one.
-        if !read(path).is_ok_and(|known| known == now) {
-            write(path, &now)?;
-        }
-        let later = held()?;
-        if later == now {
-            return Ok(());
-        }
-        now = later;
-    }
+    let now = held()?;
+    // A damaged file is replaced by a good one.
+    if read(path).is_ok_and(|known| known == now) { Ok(()) } else { write(path, &now) }
 }
 
 #[cfg(test)]
@@ -111,17 +101,18 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("uids.json");
         let all = |count: u32| (0..count).map(|n| (format!("account{n}"), 1000 + n)).collect::<BTreeMap<_, _>>();
-        let mut looks = 0;
-        follow(&path, || {
-            looks += 1;
-            if looks == 2 {
-                // The other has recorded and written, between our look and our own writing.
-                write(&path, &all(1)).unwrap();
-            }
-            Ok(all(if looks == 1 { 1 } else { 2 }))
-        })
-        .unwrap();
-        assert_eq!((read(&path).unwrap(), looks), (all(2), 3));
+        std::thread::scope(|scope| {
+            follow(&path, || {
+                let older = all(1);
+                let other = scope.spawn(|| follow(&path, || Ok(all(2))).unwrap());
+                // It would come to its end now, if it had not to wait for us to come to ours.
+                std::thread::sleep(Duration::from_millis(50));
+                assert!(!other.is_finished());
+                Ok(older)
+            })
+            .unwrap();
+        });
+        assert_eq!(read(&path).unwrap(), all(2));
     }
 
     #[test]
