@@ -6,6 +6,8 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::LazyLock;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use regex::{Captures, Regex};
 
 /// What stands in a secret's place.
@@ -37,7 +39,7 @@ impl Secret {
             // What depends on the neighbours is left out.
             let mut bytes = vec![0; place];
             bytes.extend(self.0.bytes());
-            let encoded = base64(&bytes);
+            let encoded = STANDARD_NO_PAD.encode(&bytes);
             let core = &encoded[digits..(bytes.len() * 8 / 6).max(digits)];
             // Shorter ones stand in ordinary words, too.
             if core.len() >= 4 {
@@ -46,17 +48,6 @@ impl Secret {
         }
         text
     }
-}
-
-/// Base64 without the `=` at the end.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let digits = |three: &[u8]| {
-        let bits = three.iter().chain([&0, &0]).take(3).fold(0, |bits, byte| bits << 8 | usize::from(*byte));
-        let used = three.len() + 1;
-        (0..used).map(move |n| char::from(DIGITS[bits >> (18 - 6 * n) & 63])).collect::<String>()
-    };
-    bytes.chunks(3).map(digits).collect()
 }
 
 /// Replaces every word of base64 that holds this.
@@ -111,11 +102,17 @@ static UNFINISHED: LazyLock<Regex> =
 
 /// What is a secret because of the word before it: the word stays, so that a reader sees what was there.
 static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-    // Quotes are escaped where JSON is a string in JSON, and are not closed where the text was cut off.
+    // Quotes are escaped where JSON is a string in JSON, and are not closed where the text was cut off. In a URL all of it has
+    // other names.
     let quoted = r#""(?:\\.|[^"\\\n])*"|'[^'\n]*'|\\+"[^"\n]*"|\\+'[^'\n]*'"#;
     let value = format!(r#"(?:{quoted}|\\*["']?[^\s"',;&]+)"#);
-    let header = r#"(?:authorization|x-vault-token)\\*["']?[ \t]*[:=][ \t]*\\*["']?(?:(?:bearer|basic|negotiate|digest|token)[ \t]+)?"#;
-    let field = r#"(?:password|passwd|passphrase|(?:client_)?secret(?:_id)?|(?:client|access|refresh|id|bearer|vault)_token|api_?key)\\*["']?[ \t]*[:=][ \t]*"#;
+    let space = r"(?:[ \t+]|%20)";
+    let header = format!(
+        r#"(?:authorization|x-vault-token)(?:\\*["']|%22)?{space}*(?:[:=]|%3[ad]){space}*(?:\\*["']|%22)?(?:(?:bearer|basic|negotiate|digest|token){space}+)?"#
+    );
+    let field = format!(
+        r#"(?:password|passwd|passphrase|(?:client_)?secret(?:_id)?|(?:client|access|refresh|id|bearer|vault)_token|api_?key)(?:\\*["']|%22)?{space}*(?:[:=]|%3[ad]){space}*(?:%22)?"#
+    );
     let scheme = r"\bbearer[ \t]+";
     let pattern =
         format!(r"(?i)(?<name>{header}|{field})(?<value>{value})|(?<scheme>{scheme})[A-Za-z0-9._~+/=-]{{16,}}");
@@ -219,6 +216,10 @@ mod tests {
             (r#"{\\\"password\\\": \\\"a b\\\"}"#, r#"{\\\"password\\\": [redacted]}"#),
             (r#"{"password":"hun\"ter2 x", "y": 1}"#, r#"{"password":[redacted], "y": 1}"#),
             ("VAULT_TOKEN=root mt", "VAULT_TOKEN=[redacted] mt"),
+            // In a URL.
+            ("/?password%3Dhunter2&x", "/?password%3D[redacted]&x"),
+            ("%22password%22%3A+%22hunter2%22", "%22password%22%3A+%22[redacted]"),
+            ("Authorization%3A%20Bearer%20abc&x", "Authorization%3A%20Bearer%20[redacted]&x"),
             ("https://me:hunter2@proxy/x", "https://[redacted]@proxy/x"),
             ("POST https://hooks.slack.com/services/T0/B0/x", "POST https://[redacted]"),
         ] {
@@ -231,9 +232,11 @@ mod tests {
         let jwt = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJiYWJibGVkIn0.YmFiYmxlZC1zaWduYXR1cmU";
         let vault = "hvs.CAESIJ0aB-cDd12345678901234567890";
         for token in [jwt, vault] {
-            for clothed in
-                [token.replace('.', "%2E").replace('-', "%2d"), token.replace('.', "\\u002e").replace('-', "\\u002D")]
-            {
+            for clothed in [
+                token.replace('.', "%2E").replace('-', "%2d"),
+                token.replace('.', "\\u002e").replace('-', "\\u002D"),
+                token.replace('I', "\\u0049"),
+            ] {
                 assert_eq!(redact(&format!("at /?jwt={clothed}&x")), "at /?jwt=[redacted]&x");
             }
         }

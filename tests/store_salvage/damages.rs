@@ -227,6 +227,3 @@ fn one_wrong_byte_anywhere_in_the_log_costs_no_more_than_what_it_is_in() {
     eprintln!("{saved_of_all} of {} runs", 12 * 12);
     assert!(saved_of_all > 12 * 12 / 2, "{saved_of_all}");
 }
-
-/// sled opens it and lists its runs: only whoever reads a certain history sees it. A verify that says "import" and an import
-/// that says "it is whole" would leave no way out.
