@@ -1,31 +1,31 @@
 //! What the guardian promises: real acting processes, really killed.
 //!
 //! This binary is two programs. Started by `cargo test` it runs the tests; started by a test, with [`ROLE`] set, it is an
-//! acting `mt` in small. A guardian is forked before any thread exists, so there is no test harness.
+//! acting `mt` in small (`acting`). A guardian is forked before any thread exists, so there is no test harness.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use managed_tokens::guardian::{self, Owner, owner_is_dead, remove_marked, sweep};
-use managed_tokens::process::{self, MARK};
-use managed_tokens::stderr;
+use managed_tokens::guardian::{Owner, owner_is_dead, remove_marked, sweep};
 use managed_tokens::workflow::id::ProcessId;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, getppid};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use nix::unistd::Pid;
 
-#[path = "support/terminal.rs"]
+#[path = "../support/terminal.rs"]
 mod terminal;
-#[path = "support/unread.rs"]
+#[path = "../support/unread.rs"]
 mod unread;
+
+mod acting;
+mod world;
+
+use world::*;
 
 const ROLE: &str = "GUARDIAN_TEST_ROLE";
 
@@ -61,7 +61,7 @@ const TESTS: &[Test] = &[
 
 fn main() -> ExitCode {
     if std::env::var_os(ROLE).is_some() {
-        return act();
+        return acting::act();
     }
     let filters: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let mut failed = 0;
@@ -80,233 +80,6 @@ fn main() -> ExitCode {
     }
     ExitCode::from(u8::from(failed > 0))
 }
-
-// ---------------------------------------------------------------- the acting program
-
-/// `RUN_DIR SHARED WHAT ARGUMENT`. Says its process id and pid in its first line.
-fn act() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let [run_dir, shared, what, argument] = &args[..] else { panic!("{args:?}") };
-    let owner = Owner::take(Path::new(run_dir)).unwrap().leaving_files_in(vec![PathBuf::from(shared)]);
-    let owner = guardian::enter(owner).unwrap();
-    fs::write(owner.private.join("krb5cc"), "a ticket").unwrap();
-    fs::write(Path::new(shared).join(format!("vt_mt-{}-dune", owner.process)), "a token").unwrap();
-    println!("{} {} {}", owner.process, std::process::id(), getppid());
-    match what.as_str() {
-        "panic" => {
-            stderr::hold();
-            stderr::start();
-            let died = std::thread::spawn(|| panic!("a mistake in mt")).join().is_err();
-            stderr::finish();
-            return ExitCode::from(u8::from(!died) + argument.parse::<u8>().unwrap());
-        }
-        "exit" => return ExitCode::from(argument.parse::<u8>().unwrap()),
-        // SAFETY: it ends this process or does nothing.
-        "raise" => drop(unsafe { libc::raise(argument.parse().unwrap()) }),
-        "run" | "stubborn" | "terminal" => {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let code = runtime.block_on(work(what, argument));
-            owner.leave();
-            return ExitCode::from(code);
-        }
-        other => panic!("{other}"),
-    }
-    ExitCode::FAILURE
-}
-
-/// Runs the script. A signal cancels it, unless we are stubborn; each one is told.
-async fn work(what: &str, script: &str) -> u8 {
-    let cancel = CancellationToken::new();
-    let child = process::Command::new("sh").args(["-c", script]).env("PATH", "/usr/bin:/bin");
-    let child = if what == "terminal" { child.on_the_terminal() } else { child };
-    let kinds = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt(), SignalKind::user_defined1()];
-    let mut signals = kinds.map(|kind| signal(kind).unwrap());
-    let [term, hup, int, usr1] = &mut signals;
-    let running = process::run(child, &cancel);
-    tokio::pin!(running);
-    println!("ready");
-    loop {
-        let heard = tokio::select! {
-            result = &mut running => return match result {
-                Ok(finished) => {
-                    print!("{}", finished.output);
-                    0
-                }
-                Err(error) => {
-                    println!("{error}");
-                    3
-                }
-            },
-            _ = term.recv() => "SIGTERM",
-            _ = hup.recv() => "SIGHUP",
-            _ = int.recv() => "SIGINT",
-            _ = usr1.recv() => "SIGUSR1",
-        };
-        println!("heard {heard}");
-        if what != "stubborn" {
-            cancel.cancel();
-        }
-    }
-}
-
-// ---------------------------------------------------------------- what the tests use
-
-struct World {
-    dir: tempfile::TempDir,
-    run: PathBuf,
-    shared: PathBuf,
-}
-
-fn world() -> World {
-    let dir = tempfile::tempdir().unwrap();
-    let (run, shared) = (dir.path().join("run"), dir.path().join("shared"));
-    fs::create_dir(&shared).unwrap();
-    World { dir, run, shared }
-}
-
-impl World {
-    fn command(&self, what: &str, argument: &str) -> Command {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args([&self.run, &self.shared]).args([what, argument]).env(ROLE, "acting").stdin(Stdio::null());
-        command
-    }
-
-    fn start(&self, what: &str, argument: &str) -> Acting {
-        let mut guardian = self.command(what, argument).stdout(Stdio::piped()).spawn().unwrap();
-        let mut said = BufReader::new(guardian.stdout.take().unwrap());
-        let mut first = String::new();
-        said.read_line(&mut first).unwrap();
-        let words: Vec<&str> = first.split_whitespace().collect();
-        let [process, worker, above] = words[..] else { panic!("{first:?}") };
-        let worker = Pid::from_raw(worker.parse().unwrap());
-        assert_eq!(above.parse(), Ok(guardian.id()), "the pid that was started is the guardian's");
-        Acting { guardian, said, worker, process: process.parse().unwrap() }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Waits until a script has written its pid there.
-    fn pid(&self, name: &str) -> Pid {
-        let file = self.file(name);
-        eventually(name, || fs::read_to_string(&file).ok()?.strip_suffix('\n')?.parse().ok().map(Pid::from_raw))
-    }
-
-    fn assert_nothing_is_left(&self) {
-        for directory in [&self.run, &self.shared] {
-            let names: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-            assert!(names.is_empty(), "{names:?}");
-        }
-    }
-}
-
-struct Acting {
-    guardian: Child,
-    said: BufReader<std::process::ChildStdout>,
-    worker: Pid,
-    process: ProcessId,
-}
-
-impl Acting {
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
-        line.trim_end().to_owned()
-    }
-
-    fn guardian(&self) -> Pid {
-        Pid::from_raw(self.guardian.id().try_into().unwrap())
-    }
-
-    fn end(&mut self) -> ExitStatus {
-        wait(&mut self.guardian)
-    }
-}
-
-impl Drop for Acting {
-    /// A failed test leaves nothing running.
-    fn drop(&mut self) {
-        end_gently(&mut self.guardian);
-        for pid in marked(self.process) {
-            let _ = kill(pid, Signal::SIGKILL);
-        }
-    }
-}
-
-/// Kills the worker, so that its guardian ends all the rest; the guardian itself only if it does not.
-fn end_gently(guardian: &mut Child) {
-    let id = guardian.id();
-    let _ = kill(Pid::from_raw(id.try_into().unwrap()), Signal::SIGCONT);
-    let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-    for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
-        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
-    }
-    for _ in 0..5000 {
-        if !matches!(guardian.try_wait(), Ok(None)) {
-            return;
-        }
-        sleep(Duration::from_millis(1));
-    }
-    let _ = guardian.kill();
-    let _ = guardian.wait();
-}
-
-fn wait(child: &mut Child) -> ExitStatus {
-    eventually("the guardian ends", || child.try_wait().unwrap())
-}
-
-/// Looks until it is so. The limit is for a broken promise only.
-fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while Instant::now() < deadline {
-        if let Some(found) = look() {
-            return found;
-        }
-        sleep(Duration::from_millis(1));
-    }
-    panic!("never happened: {what}");
-}
-
-fn is_dead(pid: Pid) -> bool {
-    match fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['Z', 'X'])),
-        Err(_) => true,
-    }
-}
-
-fn marked(process: ProcessId) -> Vec<Pid> {
-    let mark = format!("{MARK}={process}");
-    fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| {
-            let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
-        })
-        .map(Pid::from_raw)
-        .collect()
-}
-
-/// A child, one that is deaf to SIGTERM, a daemon in a session of its own whose parent is gone, and one without the mark.
-fn family(world: &World) -> String {
-    let there = |name: &str| world.file(name).display().to_string();
-    format!(
-        "sleep 1000 & echo $! > {}; \
-         sh -c \"trap '' TERM HUP INT; echo \\$\\$ > {}; while :; do sleep 1000; done\" & \
-         (setsid sh -c 'echo $$ > {}; exec sleep 1000' &) ; \
-         env -i sh -c 'echo $$ > {}; exec sleep 1000' & \
-         wait",
-        there("child"),
-        there("deaf"),
-        there("daemon"),
-        there("unmarked"),
-    )
-}
-
-const FAMILY: [&str; 4] = ["child", "deaf", "daemon", "unmarked"];
-
-// ---------------------------------------------------------------- the tests
 
 fn the_exit_code_is_the_workers_and_nothing_is_left() {
     for code in ["0", "10", "143"] {
@@ -366,7 +139,7 @@ fn a_panic_is_told_and_whoever_panics_waits_for_no_reader() {
     let told = world.command("panic", "10").output().unwrap();
     let text = String::from_utf8(told.stderr).unwrap();
     assert_eq!(told.status.code(), Some(10), "{text}");
-    assert!(text.contains("panicked at tests/guardian.rs:") && text.contains("a mistake in mt"), "{text}");
+    assert!(text.contains("panicked at tests/guardian/acting.rs:") && text.contains("a mistake in mt"), "{text}");
 }
 
 fn no_descendant_outlives_a_killed_worker() {
