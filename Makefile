@@ -29,7 +29,9 @@ doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 # Advisories need a database that is fetched from the network; `make advisories` checks them where that is possible.
+# It looks at the crates of every target, and a build has fetched those of one.
 deny:
+	cargo fetch --locked
 	@command -v cargo-deny >/dev/null || cargo install --locked --version $(CARGO_DENY_VERSION) cargo-deny
 	cargo deny --offline check bans licenses sources
 
