@@ -8,12 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use managed_tokens::workflow::counters::{Counter, count, mode_counts, verdicts};
+use jiff::Timestamp;
+use managed_tokens::notify::{Channel, OutboxEntry, OutboxStatus, Report};
+use managed_tokens::workflow::counters::{Counter, CounterKey, Verdict, count, mode_counts, reported, verdicts};
 use managed_tokens::workflow::event::{AttemptOutcome, Event, Fact};
-use managed_tokens::workflow::id::ProcessId;
+use managed_tokens::workflow::id::{ProcessId, RunId};
 use managed_tokens::workflow::run::{Run, RunState};
 use managed_tokens::workflow::session::load;
-use managed_tokens::workflow::store::{Access, StateDir, Store};
+use managed_tokens::workflow::store::{Access, Shelf, StateDir, Store};
+
+use crate::support::lab::Mail;
 
 /// More runs than a site has.
 const ALL: usize = 100_000;
@@ -23,6 +27,7 @@ pub struct Found {
     pub runs: usize,
     pub children: usize,
     pub events: usize,
+    pub messages: usize,
 }
 
 /// See the module's documentation.
@@ -70,19 +75,19 @@ impl Line {
 
 impl Oracle {
     pub fn new(lines: PathBuf) -> Self {
-        let seen = Found { runs: 0, children: 0, events: 0 };
+        let seen = Found { runs: 0, children: 0, events: 0, messages: 0 };
         Self { lines, exempt: BTreeSet::new(), seen, seen_lines: 0 }
     }
 
     /// Looks at everything. Nobody works there now. `recorded`: the store took all that happened in this round.
-    pub fn check(&mut self, state: &Path, recorded: bool) -> Found {
+    pub fn check(&mut self, state: &Path, mails: &[Mail], recorded: bool) -> Found {
         let text = fs::read_to_string(&self.lines).unwrap_or_default();
         let lines: Vec<Line> = text.lines().map(parse).collect();
         if !recorded {
             self.exempt.extend(self.seen_lines..lines.len());
         }
         self.seen_lines = lines.len();
-        let (records, counters) = read(state);
+        let Stored { records, counters, outbox } = read(state);
 
         for record in &records {
             assert_history(record);
@@ -92,17 +97,21 @@ impl Oracle {
             lines.iter().enumerate().filter(|(n, _)| !self.exempt.contains(n)).map(|(_, line)| line.clone()).collect();
         assert_intents(&records, &counted);
         assert_successes(&records, &lines);
-        assert_counters(&records, &counters);
+        let sent: Vec<&OutboxEntry> = outbox.iter().filter(|entry| entry.status == OutboxStatus::Sent).collect();
+        assert_counters(&records, &sent, &counters);
+        assert_mails(&sent, mails);
 
         let now = Found {
             runs: records.len(),
             children: lines.iter().filter(|line| line.what == What::Begin).count(),
             events: records.iter().map(|record| record.events.len()).sum(),
+            messages: sent.len(),
         };
         let new = Found {
             runs: now.runs - self.seen.runs,
             children: now.children - self.seen.children,
             events: now.events - self.seen.events,
+            messages: now.messages - self.seen.messages,
         };
         self.seen = now;
         new
@@ -129,8 +138,15 @@ fn parse(line: &str) -> Line {
     }
 }
 
-/// Everything in the store, and the counters. Read from a copy: the store itself belongs to the client account.
-fn read(state: &Path) -> (Vec<Record>, BTreeMap<String, Counter>) {
+/// Everything in the store.
+struct Stored {
+    records: Vec<Record>,
+    counters: BTreeMap<String, Counter>,
+    outbox: Vec<OutboxEntry>,
+}
+
+/// Read from a copy: the store itself belongs to the client account.
+fn read(state: &Path) -> Stored {
     let copy = tempfile::tempdir().expect("a directory");
     let to = copy.path().join("state");
     copy_below(state, &to);
@@ -147,7 +163,9 @@ fn read(state: &Path) -> (Vec<Record>, BTreeMap<String, Counter>) {
         });
         let records: Vec<Record> = records.collect();
         let counters = view.counters::<Counter>("").expect("counters can be read");
-        (records, counters.into_iter().collect())
+        let outbox = view.scan_prefix(Shelf::Outbox, "").expect("the outbox can be read");
+        let outbox = outbox.into_iter().map(|(_, entry)| entry).collect();
+        Stored { records, counters: counters.into_iter().collect(), outbox }
     });
     store.close();
     read.expect("the store can be read")
@@ -265,29 +283,65 @@ fn assert_successes(records: &[Record], lines: &[Line]) {
     }
 }
 
-/// The counters are what the machines' ends amount to, in the order in which they came. A service has one owner, so the
-/// ends of its machines have one order.
-fn assert_counters(records: &[Record], stored: &BTreeMap<String, Counter>) {
-    let mut ends = Vec::new();
+/// What changes a counter.
+enum Change {
+    Ended(RunId, Verdict),
+    Told(RunId, Report),
+}
+
+/// The counters are what the machines' ends amount to, in the order in which they came, less what was told. A service has one
+/// owner, so the ends of its machines have one order. When a message was taken in between does not matter to what is compared.
+fn assert_counters(records: &[Record], sent: &[&OutboxEntry], stored: &BTreeMap<String, Counter>) {
+    let mut changes: Vec<(Timestamp, CounterKey, Change)> = Vec::new();
     for record in records.iter().filter(|record| mode_counts(record.run.mode)) {
         let (first, rest) = record.events.split_first().expect("a run begins with an event");
         let mut state = RunState::begin(first).expect("it makes the run");
         for event in rest {
             state.apply(event).expect("it was folded before");
             if let Fact::MachineEnded { subject, .. } = &event.fact {
-                ends.push((event.at, record, state.machines[subject].clone()));
+                let verdicts = verdicts(&state.machines[subject], &record.run.plan).into_iter();
+                changes.extend(verdicts.map(|(key, verdict)| (event.at, key, Change::Ended(record.run.id, verdict))));
             }
         }
     }
-    ends.sort_by_key(|(at, ..)| *at);
+    // The messages of a run to several people tell the same, which counts once: when the first was taken.
+    let mut sent: Vec<_> = sent.iter().map(|entry| (entry.sent_at.expect("when it was sent"), entry)).collect();
+    sent.sort_by_key(|(at, _)| *at);
+    let mut told = BTreeSet::new();
+    for (at, entry) in sent {
+        for report in &entry.reports {
+            assert!(report.settled, "it was taken and not subtracted: {entry:?}");
+            if told.insert((entry.run, report.row())) {
+                changes.push((at, report.counter.clone(), Change::Told(entry.run, report.clone())));
+            }
+        }
+    }
+    changes.sort_by_key(|(at, ..)| *at);
     let mut counters: BTreeMap<String, Counter> = BTreeMap::new();
-    for (at, record, machine) in ends {
-        for (key, verdict) in verdicts(&machine, &record.run.plan) {
-            let name = key.as_key();
-            if let Some(next) = count(counters.get(&name), &key, record.run.id, verdict, at) {
-                counters.insert(name, next);
-            }
+    for (at, key, change) in changes {
+        let name = key.as_key();
+        let before = counters.get(&name);
+        let after = match change {
+            Change::Ended(run, verdict) => count(before, &key, run, verdict, at),
+            Change::Told(run, report) => before.map(|before| reported(before, run, report.value, report.since)),
+        };
+        if let Some(after) = after {
+            counters.insert(name, after);
         }
     }
-    assert_eq!(stored, &counters, "counters = fold of the outcomes");
+    let compared = |counters: &BTreeMap<String, Counter>| -> BTreeMap<String, _> {
+        let compared = |c: &Counter| (c.value, c.run, c.failing_runs, c.failing_since);
+        counters.iter().map(|(name, counter)| (name.clone(), compared(counter))).collect()
+    };
+    assert_eq!(compared(stored), compared(&counters), "counters = fold of the outcomes");
+}
+
+/// What is marked as sent has arrived, and once, unless the others say that they may be repeats.
+fn assert_mails(sent: &[&OutboxEntry], mails: &[Mail]) {
+    for entry in sent.iter().filter(|entry| entry.channel == Channel::Mail) {
+        let arrived: Vec<&Mail> = mails.iter().filter(|mail| mail.text.contains(&entry.message_id)).collect();
+        let repeats = arrived.iter().filter(|mail| mail.text.contains("possibly a repeat")).count();
+        assert!(!arrived.is_empty(), "marked as sent, and never arrived: {entry:?}");
+        assert!(arrived.len() <= 1 + repeats, "{} arrived, {repeats} say that: {entry:?}", arrived.len());
+    }
 }

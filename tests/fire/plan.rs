@@ -11,6 +11,23 @@ use rand::{Rng, SeedableRng};
 pub const SERVICES: [&str; 4] = ["dune_production", "mu2e_production", "nova_production", "sbnd_production"];
 /// The steps whose children are ours.
 pub const STEPS: [&str; 4] = ["zero", "one", "two", "three"];
+/// What must have happened before a test ends by itself: every kind of shot that hit, of pause and of process.
+pub const EVERYTHING: [&str; 14] = [
+    "kill worker",
+    "kill guardian",
+    "kill both",
+    "SIGTERM",
+    "SIGINT",
+    "SIGHUP",
+    "freeze",
+    "pause kdc",
+    "pause smtp",
+    "pause pushgateway",
+    "run",
+    "runs resume",
+    "runs list",
+    "runs cancel",
+];
 /// The services of the laboratory that are paused.
 const PAUSED: [&str; 3] = ["kdc", "smtp", "pushgateway"];
 
@@ -109,7 +126,7 @@ impl Plan {
             (of(&SERVICES, &mut random), of(&STEPS, &mut random), *all.choose(&mut random).expect("not empty"))
         });
         let moods = moods.collect();
-        let pauses = random.random_bool(0.3).then(|| {
+        let pauses = random.random_bool(0.5).then(|| {
             let (at, length) = (random.random_range(0..1_000), random.random_range(500..5_000));
             Pause { name: PAUSED.choose(&mut random).expect("not empty"), at, until: at + length }
         });
@@ -118,6 +135,17 @@ impl Plan {
 }
 
 impl Actor {
+    /// What it is called in the tally.
+    pub fn name(&self) -> &'static str {
+        match self.words[..] {
+            ["run", ..] => "run",
+            ["runs", "resume", ..] => "runs resume",
+            ["runs", "list", ..] => "runs list",
+            ["runs", "cancel", ..] => "runs cancel",
+            ref words => panic!("{words:?} has no name"),
+        }
+    }
+
     fn new(number: usize, random: &mut StdRng) -> Self {
         let workflow = *["fire-skip", "fire-wait"].choose(random).expect("not empty");
         let words = match random.random_range(0..12) {
@@ -136,6 +164,17 @@ impl Actor {
 }
 
 impl Shot {
+    /// What it is called in the tally.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Kill(Victims::Worker) => "kill worker",
+            Self::Kill(Victims::Guardian) => "kill guardian",
+            Self::Kill(Victims::WorkerThenGuardian | Victims::GuardianThenWorker) => "kill both",
+            Self::Ask(signal) => signal.as_str(),
+            Self::Freeze(..) => "freeze",
+        }
+    }
+
     fn new(random: &mut StdRng) -> Self {
         let all = [Victims::Worker, Victims::Guardian, Victims::WorkerThenGuardian, Victims::GuardianThenWorker];
         let victims = *all.choose(random).expect("not empty");

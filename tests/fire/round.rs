@@ -1,5 +1,6 @@
 //! Makes a round happen, and looks at what is left when it is over.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::oracle::{Found, Oracle};
-use crate::plan::{Actor, Plan, SERVICES, Shot, Victims};
+use crate::plan::{Actor, EVERYTHING, Plan, SERVICES, Shot, Victims};
 use crate::support::corner::{Corner, files_below, wait_for};
 
 /// Longer than anything here takes, even on a busy machine: then something hangs, which is a failure.
@@ -22,22 +23,39 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub struct Tally {
-    pub rounds: u32,
-    pub processes: u32,
-    pub shots_that_hit: u32,
+    pub rounds: u64,
+    /// Processes, shots that hit somebody, and pauses, by what they are called.
+    pub happened: BTreeMap<String, u32>,
     pub interrupted: u32,
     pub finished: usize,
     pub children: usize,
     pub events: usize,
+    /// Messages that were taken.
+    pub messages: usize,
     /// Processes that went on without the store.
     pub unrecorded: u32,
 }
 
+impl Tally {
+    /// What was to happen, and never did.
+    pub fn never(&self) -> Vec<&'static str> {
+        EVERYTHING.into_iter().filter(|name| !self.happened.contains_key(*name)).collect()
+    }
+
+    fn has_happened(&mut self, name: &str) {
+        *self.happened.entry(name.to_owned()).or_default() += 1;
+    }
+}
+
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rounds, processes, shots_that_hit, interrupted, finished, children, events, unrecorded } = self;
-        write!(f, "{rounds} rounds, {processes} processes, {shots_that_hit} shots, {interrupted} runs interrupted, ")?;
-        write!(f, "{finished} ended, {children} children, {events} events, {unrecorded} unrecorded")
+        let Self { rounds, happened, interrupted, finished, children, events, messages, unrecorded } = self;
+        write!(f, "{rounds} rounds, ")?;
+        for (name, times) in happened {
+            write!(f, "{times} x {name}, ")?;
+        }
+        write!(f, "{interrupted} runs interrupted, {finished} ended, {children} children, {events} events, ")?;
+        write!(f, "{messages} messages, {unrecorded} unrecorded")
     }
 }
 
@@ -70,8 +88,7 @@ enum Next {
 impl<'a> Site<'a> {
     pub fn new(corner: &'a Corner<'a>) -> Self {
         corner.configure(|config| {
-            // Nobody is told, so that counters change by outcomes alone.
-            config["errorCountToSendMessage"] = json!(100_000);
+            config["errorCountToSendMessage"] = json!(1);
             config["timeouts"]["kerberosTimeout"] = "4s".into();
             config["timeouts"]["globalTimeout"] = "30s".into();
             let like = config["experiments"]["dune"].clone();
@@ -110,14 +127,15 @@ impl<'a> Site<'a> {
         }
         tally.interrupted += self.interrupted();
         self.settle();
-        let found = self.oracle.check(&self.corner.state(), unrecorded == 0);
-        let Found { runs, children, events } = found;
+        let mails = self.corner.lab.mails();
+        let Found { runs, children, events, messages } =
+            self.oracle.check(&self.corner.state(), &mails, unrecorded == 0);
         tally.rounds += 1;
-        tally.processes += u32::try_from(plan.actors.len()).expect("a few");
         tally.unrecorded += unrecorded;
         tally.finished += runs;
         tally.children += children;
         tally.events += events;
+        tally.messages += messages;
     }
 
     /// Plays the plan to its end: everybody has ended when this returns.
@@ -136,14 +154,20 @@ impl<'a> Site<'a> {
             let (at, next) = due.remove(0);
             std::thread::sleep(Duration::from_millis(at).saturating_sub(began.elapsed()));
             match next {
-                Next::Start(n) => running[n] = Some(self.start(plan.seed, n, &plan.actors[n])),
+                Next::Start(n) => {
+                    running[n] = Some(self.start(plan.seed, n, &plan.actors[n]));
+                    tally.has_happened(plan.actors[n].name());
+                }
                 Next::Shoot(n, shot) => {
                     let Some(target) = &mut running[n] else { continue };
                     let frozen = target.shoot(shot, tally);
                     due.extend(frozen.into_iter().map(|(pid, after)| (at + after, Next::Thaw(pid))));
                 }
                 Next::Thaw(pid) => drop(kill(pid, Signal::SIGCONT)),
-                Next::Pause(name) => self.corner.lab.pause(name),
+                Next::Pause(name) => {
+                    self.corner.lab.pause(name);
+                    tally.has_happened(&format!("pause {name}"));
+                }
                 Next::Resume(name) => self.corner.lab.resume(name),
             }
         }
@@ -248,7 +272,11 @@ impl Running {
             Shot::Ask(signal) => (send([Some(first), None], signal), None),
             Shot::Freeze(victims, time) => (send(of(victims), Signal::SIGSTOP), Some(time)),
         };
-        tally.shots_that_hit += u32::from(!hit.is_empty());
+        // Who is to be killed together with another is not there any more.
+        let is_whole = shot.name() != "kill both" || hit.len() == 2;
+        if !hit.is_empty() && is_whole {
+            tally.has_happened(shot.name());
+        }
         frozen_for.map(|time| hit.into_iter().map(|pid| (pid, time)).collect()).unwrap_or_default()
     }
 }
