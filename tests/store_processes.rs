@@ -277,14 +277,19 @@ fn two_writers_and_a_reader_all_get_on_and_no_update_is_lost() {
     assert!((said..=said + 2).contains(&n), "{n} counted, {said} acknowledged");
 }
 
+/// Stops a process and comes back when it is stopped.
+fn stop(pid: Pid) {
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert!(matches!(stopped, WaitStatus::Stopped(..)), "{stopped:?}");
+}
+
 #[test]
 fn a_stopped_holder_is_named_with_its_pid_and_state() {
     let (_tmp, state) = state();
     let mut holder = Player::start("hold", &state);
     holder.hear().unwrap();
-    kill(holder.pid(), Signal::SIGSTOP).unwrap();
-    let stopped = waitpid(holder.pid(), Some(WaitPidFlag::WUNTRACED)).unwrap();
-    assert!(matches!(stopped, WaitStatus::Stopped(..)));
+    stop(holder.pid());
     let options = || Options { patience: Duration::from_millis(100), ..Options::default() };
     let first = Store::open_with(&state, Access::ReadOnly, options()).unwrap_err();
     // Whoever comes later stands in the queue behind the first, and must name the holder all the same.
@@ -294,9 +299,45 @@ fn a_stopped_holder_is_named_with_its_pid_and_state() {
         assert_eq!((*pid, *state), (Some(holder.pid().as_raw() as u32), HolderState::Stopped));
         assert!(error.to_string().contains("kill -CONT"), "{error}");
     }
-    // The lock dies with its holder.
+}
+
+#[test]
+fn a_dead_holder_costs_nobody_a_moment() {
+    let (_tmp, state) = state();
+    let mut holder = Player::start("hold", &state);
+    holder.hear().unwrap();
     holder.kill();
-    raise(&writer(&state), "n").unwrap();
+    // The lock has died with its holder: there is nothing to wait for.
+    let options = Options { patience: Duration::ZERO, ..Options::default() };
+    raise(&Store::open_with(&state, Access::ReadWrite, options).unwrap(), "n").unwrap();
+}
+
+#[test]
+fn a_stopped_holder_costs_a_process_its_patience_once_and_not_with_every_request() {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const REQUESTS: u32 = 12;
+    let (_tmp, state) = state();
+    let options = Options { patience: PATIENCE, ..Options::default() };
+    let store = Store::open_with(&state, Access::ReadWrite, options).unwrap();
+    let mut holder = Player::start("hold", &state);
+    holder.hear().unwrap();
+    stop(holder.pid());
+    let since = Instant::now();
+    for request in 0..REQUESTS {
+        let refused = if request % 2 == 0 { raise(&store, "n") } else { store.read_blocking(|_| 0) };
+        assert!(matches!(refused, Err(StoreError::Busy { .. })), "{refused:?}");
+    }
+    // One that waits each time takes twice as long, on an idle machine.
+    assert!(since.elapsed() < PATIENCE * REQUESTS / 2, "{:?}", since.elapsed());
+    // It is no longer in vain once the holder has gone: from a moment on every request succeeds.
+    holder.kill();
+    let until = Instant::now() + Duration::from_secs(60);
+    while raise(&store, "n").is_err() {
+        assert!(Instant::now() < until, "the store is free, and requests are refused");
+    }
+    for before in 1..=3 {
+        assert_eq!(raise(&store, "n").unwrap(), before);
+    }
 }
 
 #[test]

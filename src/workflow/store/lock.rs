@@ -5,7 +5,8 @@
 //! file lock in the order of their coming: nobody starves.
 //!
 //! A file lock cannot be waited for with a time limit. So a thread waits in line, and the store's thread waits for
-//! that thread; if it gives up, the next attempt finds the same thread still in its place.
+//! that thread; if it gives up, the next attempt finds the same thread still in its place, and only looks whether its turn
+//! has come: a holder that is stopped costs a process its patience once, however many requests it makes.
 
 use std::fs::File;
 use std::io;
@@ -20,6 +21,9 @@ use nix::fcntl::{Flock, FlockArg};
 use super::error::{HolderState, StoreError};
 use super::state_dir::StateDir;
 use crate::workflow::input_file;
+
+/// Whoever has waited in vain before waits only so long: its thread has been in line all the time.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The right to have the store open, until it is dropped.
 #[derive(Debug)]
@@ -61,6 +65,7 @@ pub(super) struct Line {
     store_directory: PathBuf,
     /// For looking whether somebody waits.
     probe: Option<File>,
+    /// The place of an attempt that has waited in vain.
     waiting: Option<Waiting>,
 }
 
@@ -75,21 +80,21 @@ impl Line {
         }
     }
 
-    /// Waits for its turn.
+    /// Waits for its turn; after an attempt in vain, no longer than it takes to see whether it has come.
     pub(super) fn turn(&mut self, patience: Duration) -> Result<Turn, StoreError> {
-        let since = Instant::now();
         let still_there = self.waiting.take().filter(|waiting| {
             let mut shared = locked(waiting);
             shared.wanted = !matches!(shared.place, Place::Gone | Place::Failed(_));
             shared.wanted
         });
-        let waiting = match still_there {
-            Some(waiting) => waiting,
+        let (waiting, wait) = match still_there {
+            Some(waiting) => (waiting, LOOK_AGAIN.min(patience)),
             None => match self.line_up()? {
                 Ok(turn) => return Ok(turn),
-                Err(waiting) => waiting,
+                Err(waiting) => (waiting, patience),
             },
         };
+        let since = Instant::now();
         let mut shared = locked(&waiting);
         loop {
             match std::mem::replace(&mut shared.place, Place::Gone) {
@@ -99,7 +104,7 @@ impl Line {
                     return Err(StoreError::io("lock", &self.store, io::Error::other("the waiting thread ended")));
                 }
                 place @ (Place::InQueue | Place::Next) => {
-                    let left = patience.saturating_sub(since.elapsed());
+                    let left = wait.saturating_sub(since.elapsed());
                     if left.is_zero() {
                         let (pid, state) = self.culprit(&place);
                         shared.place = place;
@@ -248,6 +253,17 @@ mod tests {
         (tmp, line(), line(), line())
     }
 
+    /// The turn of one that has waited in vain before, once the holder has let go: its thread needs a moment for it.
+    fn soon(line: &mut Line) -> Turn {
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            match line.turn(SHORT) {
+                Ok(turn) => return turn,
+                Err(error) => assert!(Instant::now() < until, "{error}"),
+            }
+        }
+    }
+
     #[test]
     fn one_holds_the_store_and_sees_when_another_waits() {
         let (_tmp, mut a, mut b, _) = lines();
@@ -257,7 +273,24 @@ mod tests {
         assert_eq!((pid, state), (Some(std::process::id()), HolderState::Alive));
         assert!(a.somebody_waits().unwrap(), "whoever gave up keeps its place");
         drop(turn);
-        b.turn(Duration::from_secs(10)).unwrap();
+        soon(&mut b);
+    }
+
+    #[test]
+    fn whoever_has_waited_in_vain_does_not_wait_so_long_again_and_loses_nothing_by_it() {
+        const LONG: Duration = Duration::from_secs(60);
+        let (_tmp, mut a, mut b, mut c) = lines();
+        let turn = a.turn(SHORT).unwrap();
+        assert!(b.turn(SHORT).is_err() && c.turn(SHORT).is_err());
+        let since = Instant::now();
+        for _ in 0..2 {
+            assert!(b.turn(LONG).is_err() && c.turn(LONG).is_err());
+        }
+        assert!(since.elapsed() < LONG, "{:?}", since.elapsed());
+        drop(turn);
+        drop(soon(&mut b));
+        drop(soon(&mut c));
+        assert!(b.waiting.is_none() && c.waiting.is_none(), "the next time they wait as long as anybody");
     }
 
     #[test]
@@ -277,6 +310,6 @@ mod tests {
         drop(b);
         assert!(c.turn(SHORT).is_err());
         drop(turn);
-        c.turn(Duration::from_secs(10)).unwrap();
+        soon(&mut c);
     }
 }
