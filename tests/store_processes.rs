@@ -110,6 +110,13 @@ fn another_process() {
                 std::thread::park();
             }
         }
+        "watch" => {
+            let store = reader(&state);
+            loop {
+                say(counter(&store, "n"));
+                std::thread::sleep(Duration::from_millis(500));
+            }
+        }
         "fail-to-grow-its-log" => meet_a_failing_disk(&writer(&state), 10_000),
         "fail-to-write-a-blob" => meet_a_failing_disk(&writer(&state), 3 << 20),
         other => panic!("no such part: {other}"),
@@ -346,6 +353,43 @@ fn a_holder_with_nothing_to_do_lets_others_in() {
     let mut resting = Player::start("open-and-rest", &state);
     assert_eq!(resting.hear(), Some(0));
     assert_eq!(raise(&writer(&state), "n").unwrap(), 1);
+}
+
+/// Stops a process at a moment when it does not have the store. Nobody waits for the store meanwhile.
+fn stop_without_the_store(player: &Player, state: &StateDir) {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        stop(player.pid());
+        // Whoever is free to take it at once does not ask the holder for it.
+        let lock = std::fs::File::open(state.store_lock()).unwrap();
+        if lock.try_lock().is_ok() {
+            return;
+        }
+        assert!(Instant::now() < until, "it has the store all the time");
+        kill(player.pid(), Signal::SIGCONT).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_reader_that_looks_again_and_again_has_the_store_only_while_it_looks() {
+    let (_tmp, state) = state();
+    raise(&writer(&state), "n").unwrap();
+    let mut watcher = Player::start("watch", &state);
+    assert_eq!(watcher.hear(), Some(1));
+    stop_without_the_store(&watcher, &state);
+    let options = Options { patience: Duration::ZERO, ..Options::default() };
+    raise(&Store::open_with(&state, Access::ReadWrite, options).unwrap(), "n").unwrap();
+}
+
+#[test]
+fn a_writer_that_has_had_nothing_to_do_for_a_while_does_not_have_the_store() {
+    let (_tmp, state) = state();
+    let mut resting = Player::start("open-and-rest", &state);
+    assert_eq!(resting.hear(), Some(0));
+    stop_without_the_store(&resting, &state);
+    let options = Options { patience: Duration::ZERO, ..Options::default() };
+    assert_eq!(raise(&Store::open_with(&state, Access::ReadWrite, options).unwrap(), "n").unwrap(), 1);
 }
 
 #[test]

@@ -97,7 +97,7 @@ pub struct ShowArgs {
     watch: bool,
 }
 
-/// How often `--watch` looks again: the store is shared, and a reader takes its turn like everybody.
+/// How often `--watch` looks again. It has the store only while it looks: stopped in between, it is in nobody's way.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// A guardian ends what is left of a worker in less than this.
@@ -135,6 +135,11 @@ impl Reader {
         look: impl FnOnce(&View<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Failed> {
         self.store.read_blocking(look).and_then(|answer| answer).map_err(|e| of_store(&e))
+    }
+
+    /// Lets the store go: whoever prints what was read may be stopped, or waits for a pager.
+    fn close(self) {
+        self.store.close();
     }
 
     /// Whether a process is gone with all its children.
@@ -185,9 +190,10 @@ pub fn run(global: &Global, command: &RunsCommand) -> Result<ExitCode, Failed> {
 }
 
 fn list(global: &Global, args: &ListArgs) -> Result<ExitCode, Failed> {
-    let reader = Reader::open(global)?;
     loop {
+        let reader = Reader::open(global)?;
         let text = list_once(&reader, args, global.output)?;
+        reader.close();
         if args.watch && global.output == OutputFormat::Table {
             clear_screen();
         }
@@ -261,12 +267,18 @@ fn remark(view: &View<'_>, run: &Run) -> Result<Option<String>, StoreError> {
 }
 
 fn show(global: &Global, args: &ShowArgs) -> Result<ExitCode, Failed> {
-    let reader = Reader::open(global)?;
     let threshold = Site::load(global).map(|s| s.config.error_count_to_send_message).ok();
-    let run = find_for(&reader, &args.id, args.service.as_deref())?;
     let options =
         ShowOptions { service: args.service.as_deref().map(Subject::new), all: args.all, timing: args.timing };
+    let mut shown = None;
     loop {
+        let reader = Reader::open(global)?;
+        // What was the latest at first is shown to its end.
+        let run = match shown {
+            Some(run) => run,
+            None => find_for(&reader, &args.id, args.service.as_deref())?,
+        };
+        shown = Some(run);
         let (text, running) = if args.events {
             let events = reader.read(move |view| view.events(run))?;
             (runs_show::render_events(&events, &options, global.output, &viewer()), false)
@@ -281,6 +293,7 @@ fn show(global: &Global, args: &ShowArgs) -> Result<ExitCode, Failed> {
             let running = view.told().run.status == RunStatus::Running;
             (runs_show::render(&view, &options, global.output, &viewer()), running)
         };
+        reader.close();
         if args.watch && global.output == OutputFormat::Table {
             clear_screen();
         }

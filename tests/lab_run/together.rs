@@ -1,5 +1,9 @@
 //! Everything at once on one state directory: the hourly run, an onboarding, the refresh of the UIDs, and people who watch.
 
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+use std::process::Child;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -96,7 +100,7 @@ fn who_waits_for_a_service_begins_when_the_children_of_its_dead_holder_are_gone(
         ),
     );
     let first = corner.start(&["run", "patient", "-s", DUNE]);
-    wait_for("the first's child", || std::fs::read_to_string(&orphan).is_ok_and(|pid| pid.ends_with('\n')));
+    wait_for("the first's child", || fs::read_to_string(&orphan).is_ok_and(|pid| pid.ends_with('\n')));
     let pids = corner.mt_pids();
     let second = corner.start(&["run", "patient", "-s", DUNE, "--new"]);
     wait_for("the second run", || corner.runs().len() == 2);
@@ -105,9 +109,72 @@ fn who_waits_for_a_service_begins_when_the_children_of_its_dead_holder_are_gone(
         pids.iter().for_each(|pid| kill(Pid::from_raw(*pid), signal).expect("it is there"));
     }
     second.end().exits(0);
-    assert_eq!(std::fs::read_to_string(&found).expect("the second has looked"), "gone\n");
+    assert_eq!(fs::read_to_string(&found).expect("the second has looked"), "gone\n");
     drop(first);
     assert_eq!(corner.processes(), [""; 0]);
+}
+
+/// Has this process the store, or a place in line?
+fn is_in_the_way(corner: &Corner, pid: Pid) -> bool {
+    let inode = |lock| fs::metadata(corner.state().join(lock)).expect("a lock").ino();
+    let ours = ["store.lock", "queue.lock"].map(|lock| format!(":{}", inode(lock)));
+    let (locks, pid) = (fs::read_to_string("/proc/locks").expect("it can be read"), pid.to_string());
+    // 1: FLOCK ADVISORY WRITE PID MAJOR:MINOR:INODE 0 EOF
+    locks.lines().any(|line| {
+        let has = |wanted: &dyn Fn(&str) -> bool| line.split_whitespace().any(wanted);
+        has(&|word| word == pid) && has(&|word| ours.iter().any(|lock| word.ends_with(lock)))
+    })
+}
+
+/// A child that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Stops it at a moment when it does not have the store, as almost all are.
+fn stop_without_the_store(corner: &Corner, child: &Child) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    let send = |signal| kill(pid, signal).expect("it is our child");
+    let is_stopped = || fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is there").contains(") T ");
+    wait_for("a moment without the store", || {
+        send(Signal::SIGSTOP);
+        wait_for("it to be stopped", is_stopped);
+        let stays = !is_in_the_way(corner, pid);
+        if !stays {
+            send(Signal::SIGCONT);
+        }
+        stays
+    });
+}
+
+#[test]
+fn a_stopped_watcher_is_in_nobodys_way() {
+    let Some(lab) = &*LAB else { return };
+    let corner = Corner::new(lab, "watchers");
+    corner.run(&["uids", "set", "mu2epro", "1235"]).exits(0);
+    let gate = corner.hold("ping");
+    let running = corner.start(&["run", "token-push", "-s", DUNE]);
+    wait_for("both pings", || corner.calls("ping").len() == 2);
+    let list: &[&str] = &["runs", "list", "--watch", "--output", "ndjson"];
+    let watchers = [list, &["runs", "show", "--watch"]].map(|arguments| {
+        let seen = corner.path(format!("seen-{}", arguments[1]));
+        let watcher = corner.mt(arguments).stdout(File::create(&seen).expect("ours")).spawn().expect("lab/lab");
+        wait_for("what it shows", || fs::metadata(&seen).is_ok_and(|seen| seen.len() > 0));
+        Killed(watcher)
+    });
+    for watcher in &watchers {
+        stop_without_the_store(&corner, &watcher.0);
+    }
+    let other = corner.run(&["run", "token-push", "--test", "-s", MU2E]).exits(0);
+    assert!(!other.err.contains("not recorded"), "{other:?}");
+    assert_eq!(corner.runs().len(), 2);
+    gate.open();
+    running.end();
 }
 
 #[test]

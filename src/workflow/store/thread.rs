@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// A holder with work to do keeps the store this long before it hands it over: opening costs more than 10 ms.
 const HOLD_AT_LEAST: Duration = Duration::from_millis(25);
 
-/// A holder with nothing to do lets the store go after this long, whether somebody waits or not.
+/// A writer with nothing to do lets the store go after this long, whether somebody waits or not.
 const HOLD_IDLE: Duration = Duration::from_secs(2);
 
 /// A group commit takes at most this many writes.
@@ -193,7 +193,12 @@ impl Worker {
     /// Lets the store go if another process waits and has waited long enough, or if there has been nothing to do.
     fn hand_over(&mut self, idle: bool) {
         let Some(holding) = &self.holding else { return };
-        if idle && holding.last_used.elapsed() >= HOLD_IDLE {
+        let for_good = match self.access {
+            Access::ReadWrite => holding.last_used.elapsed() >= HOLD_IDLE,
+            // People read: they leave a pager open, or stop what looks again every second.
+            Access::ReadOnly => true,
+        };
+        if idle && for_good {
             self.let_go();
         } else if idle || holding.since.elapsed() >= HOLD_AT_LEAST {
             // If nobody can tell, somebody may wait.
