@@ -317,6 +317,39 @@ fn a_uid_that_changed_is_stored_and_the_admins_are_told_the_old_and_the_new_once
 }
 
 #[test]
+fn a_uid_that_was_learnt_without_the_store_is_pushed_to_and_comes_into_the_store() {
+    let Some(lab) = lab() else { return };
+    let corner = corner(&lab, "without-store");
+    corner.run(REFRESH).is_quiet();
+    ferry_says(&lab, json!({"dunepro": {"uid": 4321}, "mu2epro": {"uid": 1235}}));
+    // Nobody can wait for the store.
+    let queue = corner.state().join("queue.lock");
+    fs::remove_file(&queue).unwrap();
+    fs::create_dir(&queue).unwrap();
+    corner.run(REFRESH).exits(21);
+    assert_eq!(beside(&corner)["dunepro"]["uid"], 4321, "{}", beside(&corner));
+    fs::remove_dir(&queue).unwrap();
+    assert_eq!(uids(&corner), known(4321, 1235), "it is listed at once");
+    corner.spy("rsync", "");
+    let push = || {
+        corner.forget_calls();
+        corner.run(&["run", "token-push", "-s", "dune_production"]).exits(0);
+        let pushes = corner.calls("rsync");
+        assert!(!pushes.is_empty() && pushes.iter().all(|push| push.contains("vt_u4321")), "{pushes:?}");
+    };
+    // A process that is stopped while it writes the file: what the file alone has stays there, and counts.
+    let turn = fs::File::open(corner.state()).unwrap();
+    turn.lock().unwrap();
+    push();
+    assert_eq!(beside(&corner)["dunepro"]["uid"], 4321, "{}", beside(&corner));
+    drop(turn);
+    push();
+    assert_eq!(beside(&corner), json!({"dunepro": 4321, "mu2epro": 1235}));
+    corner.run(&["uids", "set", "mu2epro", "5321"]).exits(0);
+    assert_eq!(uids(&corner), known(4321, 5321));
+}
+
+#[test]
 fn an_account_that_fails_does_not_stop_the_others_and_is_told_at_once() {
     let Some(lab) = lab() else { return };
     let corner = corner(&lab, "partly");
@@ -433,7 +466,8 @@ fn without_a_usable_store_the_uids_are_kept_beside_it() {
     corner.give(&corner.state().join("store"));
     let ended = corner.run(REFRESH).exits(21);
     assert!(ended.err.contains("2 accounts succeeded"), "{ended:?}");
-    assert_eq!(beside(&corner), json!({"dunepro": 1234, "mu2epro": 1235}));
+    let uid_of = |account| beside(&corner)[account]["uid"].clone();
+    assert_eq!([uid_of("dunepro"), uid_of("mu2epro")], [1234, 1235], "{}", beside(&corner));
     corner.run(&["run", "token-push", "-s", "dune_production"]).exits(21);
 }
 

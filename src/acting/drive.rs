@@ -1,7 +1,8 @@
 //! Driving one session of a run: what the engine is given, and what is watched meanwhile.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ use crate::workflow::id::{ProcessId, StepName};
 use crate::workflow::lease::Leases;
 use crate::workflow::recorder::{Epilogue, Observer, Recorder};
 use crate::workflow::run::RunState;
+use crate::workflow::store::KnownUid;
 
 /// A guardian ends the children of its worker in less than a second; one that is stopped does not.
 const BURIED_WITHIN: Duration = Duration::from_secs(5);
@@ -207,12 +209,18 @@ fn uids_json(places: &Places) -> PathBuf {
 
 /// The UIDs where the store cannot say.
 pub fn uids_beside(places: &Places) -> BTreeMap<String, u32> {
+    or_none(places, uids::read)
+}
+
+/// The UIDs that were recorded while the store could not be used, and are not in it yet.
+pub fn uids_alone(places: &Places) -> BTreeMap<String, KnownUid> {
+    or_none(places, uids::alone)
+}
+
+fn or_none<T>(places: &Places, read: impl Fn(&Path) -> io::Result<BTreeMap<String, T>>) -> BTreeMap<String, T> {
     let path = uids_json(places);
-    match uids::read(&path) {
-        Ok(uids) => uids,
-        Err(error) => {
-            tracing::warn!("cannot read {}: {error}", path.display());
-            BTreeMap::new()
-        }
-    }
+    read(&path).unwrap_or_else(|error| {
+        tracing::warn!("cannot read {}: {error}", path.display());
+        BTreeMap::new()
+    })
 }

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::acting::drive::uids_beside;
+use crate::acting::drive::{uids_alone, uids_beside};
+use crate::acting::uid_book::plain;
+use crate::acting::uids::newest;
 use crate::acting::worker::Places;
 use crate::config::Service;
 use crate::workflow::event::AttemptOutcome;
 use crate::workflow::id::{RunId, Subject};
 use crate::workflow::run::{Machine, Run};
 use crate::workflow::session;
-use crate::workflow::store::{Store, StoreError, View};
+use crate::workflow::store::{KnownUid, Store, StoreError, View};
 
 /// So many of the newest runs are looked through for the expiry of kept tokens.
 const RUNS_WITH_EXPIRIES: usize = 5;
@@ -34,12 +36,14 @@ impl Known {
     }
 }
 
-/// Reads it; without a usable store, from the files beside it.
+/// Reads it; without a usable store, from the files beside it. UIDs that the store has not got yet count, too.
 pub async fn known(store: Option<&Store>, places: &Places, run: &Run) -> Known {
     let fallback = || Known { uids: uids_beside(places), ..Known::default() };
     let Some(store) = store else { return fallback() };
     let run = run.clone();
-    match store.read(move |view| read(view, &run)).await.and_then(|known| known) {
+    // Before the store is asked: what leaves the file has come to the store first.
+    let alone = uids_alone(places);
+    match store.read(move |view| read(view, &run, alone)).await.and_then(|known| known) {
         Ok(known) => known,
         Err(error) => {
             tracing::error!(code = %error.code(), "cannot read the store: {error}");
@@ -48,8 +52,8 @@ pub async fn known(store: Option<&Store>, places: &Places, run: &Run) -> Known {
     }
 }
 
-fn read(view: &View<'_>, run: &Run) -> Result<Known, StoreError> {
-    let uids = view.uids()?.into_iter().map(|(account, known)| (account, known.uid)).collect();
+fn read(view: &View<'_>, run: &Run, alone: BTreeMap<String, KnownUid>) -> Result<Known, StoreError> {
+    let uids = plain(newest(view.uids()?, alone));
     let newer = if run.sessions.len() > 1 { session::ended_later(view, run)? } else { BTreeMap::new() };
     let mut expiries = BTreeMap::new();
     for run in view.newest_runs(RUNS_WITH_EXPIRIES)? {

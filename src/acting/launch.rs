@@ -9,7 +9,7 @@ use crate::acting::effective::pinned;
 use crate::acting::signals::Stop;
 use crate::acting::site::Site;
 use crate::acting::worker::{Worker, raise_open_files};
-use crate::acting::{here, subjects, takeover};
+use crate::acting::{here, subjects, takeover, uid_book};
 use crate::cli::error::{Failed, codes};
 use crate::cli::exit::{ExitCode, StopSignal};
 use crate::cli::runs;
@@ -90,7 +90,13 @@ impl Launcher {
         if let (Some(store), Ok(state)) = (&store, &worker.places.state) {
             let (store, state) = (store.clone(), state.clone());
             let (config, private) = (site.config.clone(), worker.owner.private.clone());
-            blocking(move || takeover::once(&store, &state, &config, &private)).await?;
+            blocking(move || {
+                takeover::once(&store, &state, &config, &private);
+                if let Err(error) = uid_book::agree(&store, &state.uids_json()) {
+                    tracing::warn!("the store and {} may not have the same UIDs: {error}", state.uids_json().display());
+                }
+            })
+            .await?;
         }
         Ok(Self { site, worker, store, unusable, stop })
     }

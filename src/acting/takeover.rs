@@ -15,7 +15,7 @@ use rusqlite::{Connection, OpenFlags, Row};
 use serde::{Deserialize, Serialize};
 use ulid::Ulid;
 
-use crate::acting::uid_book::{held, plain};
+use crate::acting::uid_book::{follow, plain};
 use crate::acting::uids;
 use crate::config::{Config, DEFAULT_STATE_DIRECTORY};
 use crate::steps::ferry::codes::TAKEOVER;
@@ -97,7 +97,7 @@ pub fn once(store: &Store, state: &StateDir, config: &Config, private: &Path) {
             return tracing::warn!(code = %error.code(), "cannot see whether UIDs are to be taken over: {error}");
         }
     }
-    let found = match read(&database, private) {
+    let mut found = match read(&database, private) {
         Ok(Some(found)) => found,
         Ok(None) => {
             let file = database.display();
@@ -110,13 +110,16 @@ pub fn once(store: &Store, state: &StateDir, config: &Config, private: &Path) {
     if found.odd > 0 {
         tracing::warn!(code = %TAKEOVER, rows = found.odd, "rows of {} make no sense and are left out", database.display());
     }
+    // What was recorded while the store could not be used is newer.
+    let newer = uids::alone(&state.uids_json()).unwrap_or_default();
+    found.uids.retain(|account, _| !newer.contains_key(account));
     let (file, known) = (database.clone(), Known::of(config));
     match store.write_blocking(move |tx| take(tx, &file, &found, &known)) {
         Ok(None) => {}
         Ok(Some(taken)) => {
             let (uids, counters, file) = (taken.uids.len(), taken.counters, database.display());
             tracing::info!(uids, counters, %file, "took over UIDs and error counters of the existing service; its file stays as it is");
-            if let Err(error) = uids::follow(&state.uids_json(), || held(store)) {
+            if let Err(error) = follow(store, &state.uids_json()) {
                 tracing::warn!("cannot write {}: {error}", state.uids_json().display());
             }
         }

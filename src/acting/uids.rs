@@ -1,41 +1,137 @@
 //! The UIDs that a run works with: from the configuration, else from the store, else from `uids.json`.
 //!
 //! `uids.json` beside the store is written with every change of a UID, so that tokens can be pushed when the store
-//! cannot be used.
+//! cannot be used. A number in it is what the store says, too. What was recorded while the store could not be used has its
+//! time with it, until the store has got it:
+//!
+//! ```json
+//! {
+//!   "dunepro": { "uid": 5678, "recorded_at": "2026-11-28T05:00:00Z" },
+//!   "mu2epro": 1235
+//! }
+//! ```
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::workflow::input_file;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
-/// An account takes some 20 bytes.
+use crate::workflow::input_file;
+use crate::workflow::store::KnownUid;
+
+/// An account takes some 100 bytes at most.
 const MOST_BYTES: u64 = 16 << 20;
 
-/// So long somebody else may write the file: as long as one may wait for the store, and a little.
-const TURN_WITHIN: Duration = Duration::from_secs(15);
+/// So long somebody else may write the file, who has to wait for the store meanwhile. StoreUid has 10 s for all it does.
+pub const TURN_WITHIN: Duration = Duration::from_secs(3);
 const TURN_EVERY: Duration = Duration::from_millis(5);
+
+/// What the file says of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Entry {
+    /// The store says so, too.
+    Held(u32),
+    /// The store does not know yet.
+    Alone(KnownUid),
+}
+
+impl Entry {
+    fn uid(self) -> u32 {
+        match self {
+            Self::Held(uid) => uid,
+            Self::Alone(known) => known.uid,
+        }
+    }
+}
+
+type Entries = BTreeMap<String, Entry>;
+
+/// The UIDs in the file; empty if there is none. What cannot be a UID is left out with a warning.
+pub fn read(path: &Path) -> io::Result<BTreeMap<String, u32>> {
+    Ok(entries(path)?.0.into_iter().map(|(account, entry)| (account, entry.uid())).collect())
+}
+
+/// The UIDs in the file that the store may not know yet.
+pub fn alone(path: &Path) -> io::Result<BTreeMap<String, KnownUid>> {
+    Ok(only_alone(entries(path)?.0))
+}
+
+fn only_alone(entries: Entries) -> BTreeMap<String, KnownUid> {
+    let alone = |(account, entry)| match entry {
+        Entry::Held(_) => None,
+        Entry::Alone(known) => Some((account, known)),
+    };
+    entries.into_iter().filter_map(alone).collect()
+}
+
+/// Does the file say what the store holds, and nothing else?
+pub fn agrees(path: &Path, held: &BTreeMap<String, u32>) -> io::Result<bool> {
+    let (entries, all_make_sense) = entries(path)?;
+    Ok(all_make_sense && entries == held_entries(held))
+}
+
+fn held_entries(held: &BTreeMap<String, u32>) -> Entries {
+    held.iter().map(|(account, uid)| (account.clone(), Entry::Held(*uid))).collect()
+}
+
+/// Adds those to what the store says that were recorded later.
+pub fn newest(mut known: BTreeMap<String, KnownUid>, alone: BTreeMap<String, KnownUid>) -> BTreeMap<String, KnownUid> {
+    for (account, uid) in alone {
+        if known.get(&account).is_none_or(|held| held.recorded_at < uid.recorded_at) {
+            known.insert(account, uid);
+        }
+    }
+    known
+}
+
+/// What the file says, and whether all of it makes sense. A UID of 0 is root's: no account has it, and no other source of
+/// UIDs lets it pass.
+fn entries(path: &Path) -> io::Result<(Entries, bool)> {
+    let text = match input_file::read_text(path, MOST_BYTES) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Entries::new(), true)),
+        Err(error) => return Err(error),
+    };
+    let mut entries = Entries::new();
+    let all: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).map_err(io::Error::other)?;
+    let many = all.len();
+    for (account, value) in all {
+        match serde_json::from_value::<Entry>(value) {
+            Ok(entry) if entry.uid() != 0 => {
+                entries.insert(account, entry);
+            }
+            Ok(_) => tracing::warn!("{} says that {account} has the UID 0: it is left out", path.display()),
+            Err(_) => tracing::warn!("{} has no UID of {account} that makes sense: it is left out", path.display()),
+        }
+    }
+    let all_make_sense = entries.len() == many;
+    Ok((entries, all_make_sense))
+}
 
 /// The right to change the file, among all processes. Given back when dropped.
 #[derive(Debug)]
 pub struct Turn {
+    path: PathBuf,
     /// The lock is the directory's own: the file is another one after every change.
     _directory: File,
 }
 
-/// Waits for the right to change this file. Blocks.
-pub fn turn(path: &Path) -> io::Result<Turn> {
+/// Waits for the right to change this file. Blocks. After so long in vain: [`io::ErrorKind::TimedOut`].
+pub fn turn(path: &Path, patience: Duration) -> io::Result<Turn> {
     let directory = File::open(path.parent().unwrap_or(Path::new(".")))?;
-    let until = Instant::now() + TURN_WITHIN;
+    let until = Instant::now() + patience;
     loop {
         match directory.try_lock() {
-            Ok(()) => return Ok(Turn { _directory: directory }),
+            Ok(()) => return Ok(Turn { path: path.to_owned(), _directory: directory }),
             Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(TURN_EVERY),
             Err(TryLockError::WouldBlock) => {
-                let why = format!("another process has been writing it for {TURN_WITHIN:?}");
+                let why = "another process is about to write it and does not come to an end";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, why));
             }
             Err(TryLockError::Error(error)) => return Err(error),
@@ -43,95 +139,159 @@ pub fn turn(path: &Path) -> io::Result<Turn> {
     }
 }
 
-/// The UIDs in the file; empty if there is none.
-pub fn read(path: &Path) -> io::Result<BTreeMap<String, u32>> {
-    match input_file::read_text(path, MOST_BYTES) {
-        Ok(text) => serde_json::from_str(&text).map_err(io::Error::other),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-        Err(error) => Err(error),
-    }
-}
-
-/// Replaces the file as a whole: readers see the old one or the new one.
-pub fn write(path: &Path, uids: &BTreeMap<String, u32>) -> io::Result<()> {
-    let fresh = path.with_extension(format!("json.{}", std::process::id()));
-    // A leftover of a process that died with our pid.
-    match fs::remove_file(&fresh) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let text = serde_json::to_string_pretty(uids).map_err(io::Error::other)?;
-    let written = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&fresh)
-        .and_then(|mut file| {
-            writeln!(file, "{text}")?;
-            file.sync_all()
+impl Turn {
+    /// What the store may not know yet. A damaged file says nothing.
+    pub fn alone(&self) -> BTreeMap<String, KnownUid> {
+        alone(&self.path).unwrap_or_else(|error| {
+            tracing::warn!("cannot read {}, which is written anew: {error}", self.path.display());
+            BTreeMap::new()
         })
-        .and_then(|()| fs::rename(&fresh, path));
-    if written.is_err() {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&fresh);
     }
-    written?;
-    match path.parent() {
-        Some(directory) => File::open(directory)?.sync_all(),
-        None => Ok(()),
-    }
-}
 
-/// Has the file say what is held. Among all processes one at a time looks and writes: whoever writes last has looked last.
-pub fn follow(path: &Path, held: impl FnOnce() -> io::Result<BTreeMap<String, u32>>) -> io::Result<()> {
-    let _turn = turn(path)?;
-    let now = held()?;
-    // A damaged file is replaced by a good one.
-    if read(path).is_ok_and(|known| known == now) { Ok(()) } else { write(path, &now) }
+    /// Has the file say what the store holds. To be asked for what it holds in the same turn: whoever writes last has then
+    /// looked last.
+    pub fn follow(&self, held: &BTreeMap<String, u32>) -> io::Result<()> {
+        if agrees(&self.path, held).unwrap_or(false) { Ok(()) } else { self.write(&held_entries(held)) }
+    }
+
+    /// Records a UID in the file alone; says what it had before.
+    pub fn record(&self, account: &str, uid: u32) -> io::Result<Option<u32>> {
+        let (mut all, _) = entries(&self.path)?;
+        let before = all.insert(account.to_owned(), Entry::Alone(KnownUid { uid, recorded_at: Timestamp::now() }));
+        self.write(&all)?;
+        Ok(before.map(Entry::uid))
+    }
+
+    /// Replaces the file as a whole: readers see the old one or the new one.
+    fn write(&self, all: &Entries) -> io::Result<()> {
+        // Nobody else has a turn: what is there is of a process that was killed.
+        let fresh = self.path.with_extension("json.new");
+        match fs::remove_file(&fresh) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let text = serde_json::to_string_pretty(all).map_err(io::Error::other)?;
+        let written = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&fresh)
+            .and_then(|mut file| {
+                writeln!(file, "{text}")?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&fresh, &self.path));
+        if written.is_err() {
+            // The first error is the one to tell.
+            let _ = fs::remove_file(&fresh);
+        }
+        written?;
+        match self.path.parent() {
+            Some(directory) => File::open(directory)?.sync_all(),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
-    #[test]
-    fn a_uid_that_another_process_records_meanwhile_is_in_the_file_in_the_end() {
+    fn file() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("uids.json");
-        let all = |count: u32| (0..count).map(|n| (format!("account{n}"), 1000 + n)).collect::<BTreeMap<_, _>>();
+        (directory, path)
+    }
+
+    fn uids<const N: usize>(uids: [(&str, u32); N]) -> BTreeMap<String, u32> {
+        uids.into_iter().map(|(account, uid)| (account.to_owned(), uid)).collect()
+    }
+
+    #[test]
+    fn one_at_a_time_has_its_turn_and_whoever_waits_is_told_when_it_is_in_vain() {
+        let (_directory, path) = file();
+        let one = turn(&path, Duration::ZERO).unwrap();
+        assert_eq!(turn(&path, Duration::ZERO).unwrap_err().kind(), io::ErrorKind::TimedOut);
         std::thread::scope(|scope| {
-            follow(&path, || {
-                let older = all(1);
-                let other = scope.spawn(|| follow(&path, || Ok(all(2))).unwrap());
-                // It would come to its end now, if it had not to wait for us to come to ours.
-                std::thread::sleep(Duration::from_millis(50));
-                assert!(!other.is_finished());
-                Ok(older)
-            })
-            .unwrap();
+            let other = scope.spawn(|| {
+                let turn = turn(&path, Duration::from_secs(60)).unwrap();
+                // It comes after what was written in the turn before.
+                assert_eq!(read(&path).unwrap(), uids([("dunepro", 1)]));
+                turn.follow(&uids([("dunepro", 1), ("mu2epro", 2)])).unwrap();
+            });
+            one.follow(&uids([("dunepro", 1)])).unwrap();
+            drop(one);
+            other.join().unwrap();
         });
-        assert_eq!(read(&path).unwrap(), all(2));
+        assert_eq!(read(&path).unwrap(), uids([("dunepro", 1), ("mu2epro", 2)]));
     }
 
     #[test]
-    fn what_was_written_is_read_back_and_nothing_else_is_left() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("uids.json");
-        assert_eq!(read(&path).unwrap(), BTreeMap::new());
-        let uids = BTreeMap::from([("dunepro".to_owned(), 1234), ("mu2epro".to_owned(), 1235)]);
-        write(&path, &uids).unwrap();
-        write(&path, &uids).unwrap();
-        assert_eq!(read(&path).unwrap(), uids);
+    fn what_was_written_is_read_back_and_what_a_killed_process_left_is_gone() {
+        let (directory, path) = file();
+        assert_eq!(read(&path).unwrap(), uids([]));
+        fs::write(directory.path().join("uids.json.new"), "{\"dune").unwrap();
+        let turn = turn(&path, Duration::ZERO).unwrap();
+        turn.follow(&uids([("dunepro", 1234), ("mu2epro", 1235)])).unwrap();
+        assert_eq!(read(&path).unwrap(), uids([("dunepro", 1234), ("mu2epro", 1235)]));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        // Nothing is written where nothing has changed.
+        let before = fs::metadata(&path).unwrap().ino();
+        turn.follow(&uids([("dunepro", 1234), ("mu2epro", 1235)])).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().ino(), before);
     }
 
     #[test]
-    fn a_damaged_file_is_an_error_and_not_an_empty_list() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("uids.json");
+    fn what_the_store_does_not_know_is_marked_until_the_file_follows_it() {
+        let (_directory, path) = file();
+        let turn = turn(&path, Duration::ZERO).unwrap();
+        turn.follow(&uids([("dunepro", 1234), ("mu2epro", 1235)])).unwrap();
+        assert_eq!(turn.record("dunepro", 5678).unwrap(), Some(1234));
+        assert_eq!(read(&path).unwrap(), uids([("dunepro", 5678), ("mu2epro", 1235)]));
+        assert_eq!(turn.alone().into_keys().collect::<Vec<_>>(), ["dunepro"]);
+        turn.follow(&uids([("dunepro", 5678), ("mu2epro", 1235)])).unwrap();
+        assert_eq!(alone(&path).unwrap(), BTreeMap::new());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\n  \"dunepro\": 5678,\n  \"mu2epro\": 1235\n}\n");
+    }
+
+    #[test]
+    fn of_two_uids_of_an_account_the_one_that_was_recorded_later_counts() {
+        let known = |uid, second| KnownUid { uid, recorded_at: Timestamp::from_second(second).unwrap() };
+        let map = |all: &[(&str, KnownUid)]| -> BTreeMap<String, KnownUid> {
+            all.iter().map(|(account, uid)| ((*account).to_owned(), *uid)).collect()
+        };
+        let held = map(&[("older", known(1, 20)), ("newer", known(1, 10)), ("only held", known(1, 10))]);
+        let alone = map(&[("older", known(2, 10)), ("newer", known(2, 20)), ("only alone", known(2, 20))]);
+        let all = newest(held, alone).into_iter().map(|(account, known)| (account, known.uid)).collect();
+        assert_eq!(uids([("newer", 2), ("older", 1), ("only alone", 2), ("only held", 1)]), all);
+    }
+
+    #[test]
+    fn root_is_nobodys_uid_and_what_is_no_uid_costs_no_other_account_its_own() {
+        let (_directory, path) = file();
+        let root = r#"{"uid": 0, "recorded_at": "2026-11-28T05:00:00Z"}"#;
+        let text = format!(r#"{{"dunepro": 0, "mu2epro": 1235, "novapro": -1, "oldpro": "7", "rootpro": {root}}}"#);
+        fs::write(&path, text).unwrap();
+        assert_eq!(read(&path).unwrap(), uids([("mu2epro", 1235)]));
+        assert_eq!(alone(&path).unwrap(), BTreeMap::new());
+        // The next change leaves it out for good.
+        turn(&path, Duration::ZERO).unwrap().follow(&uids([("mu2epro", 1235)])).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "{\n  \"mu2epro\": 1235\n}\n");
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_and_not_an_empty_list_and_is_replaced() {
+        let (_directory, path) = file();
         fs::write(&path, "{\"dunepro\": 12").unwrap();
         assert!(read(&path).is_err());
+        let turn = turn(&path, Duration::ZERO).unwrap();
+        assert!(turn.record("dunepro", 7).is_err(), "what else it said would be lost");
+        assert!(turn.alone().is_empty());
+        turn.follow(&uids([("dunepro", 1234)])).unwrap();
+        assert_eq!(read(&path).unwrap(), uids([("dunepro", 1234)]));
     }
 }

@@ -300,8 +300,8 @@ fn import(state: &StateDir, args: &ImportArgs) -> Result<ExitCode, Failed> {
         // Runs that could not wait for the store have recorded theirs here alone.
         None => record_changed(state, &order.uids, uids::read(&file).map_err(|e| of_file("read", e))?)?,
     }
-    let store = Store::open(state, Access::ReadOnly).map_err(|e| of_store(&e))?;
-    uids::follow(&file, || uid_book::held(&store)).map_err(|e| of_file("write", e))?;
+    let store = Store::open(state, Access::ReadWrite).map_err(|e| of_store(&e))?;
+    uid_book::follow(&store, &file).map_err(|e| of_file("write", e))?;
     store.close();
     Ok(ExitCode::Success)
 }

@@ -11,7 +11,7 @@ use super::exit::ExitCode;
 use super::output::{self, Cell, OutputFormat, SCHEMA_VERSION, Style};
 use super::runs::{self, of_store};
 use crate::acting::site::{Global, Site};
-use crate::acting::uid_book::held;
+use crate::acting::uid_book::follow;
 use crate::acting::uids;
 use crate::config::AccountName;
 use crate::guardian;
@@ -54,7 +54,9 @@ fn list(site: &Site, format: OutputFormat) -> Result<ExitCode, Failed> {
     let state = StateDir::existing(&site.state_dir).map_err(|e| of_store(&e))?;
     let store = Store::open(&state, Access::ReadOnly).map_err(|e| of_store(&e))?;
     let stored = store.read_blocking(|view| view.uids()).and_then(|u| u).map_err(|e| of_store(&e))?;
-    let rows = rows(site, &stored);
+    // As a run does that cannot put them into the store.
+    let alone = uids::alone(&state.uids_json()).unwrap_or_default();
+    let rows = rows(site, &stored, alone);
     let text = match format {
         OutputFormat::Table => table(&rows),
         OutputFormat::Json => output::json(&serde_json::json!({ "schema_version": SCHEMA_VERSION, "uids": rows })),
@@ -64,7 +66,8 @@ fn list(site: &Site, format: OutputFormat) -> Result<ExitCode, Failed> {
     Ok(ExitCode::Success)
 }
 
-fn rows(site: &Site, stored: &BTreeMap<String, KnownUid>) -> Vec<Row> {
+fn rows(site: &Site, stored: &BTreeMap<String, KnownUid>, alone: BTreeMap<String, KnownUid>) -> Vec<Row> {
+    let newest = uids::newest(stored.clone(), alone);
     let mut overrides: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
     for service in &site.config.services {
         let given = overrides.entry(service.account.as_str()).or_default();
@@ -73,10 +76,13 @@ fn rows(site: &Site, stored: &BTreeMap<String, KnownUid>) -> Vec<Row> {
     overrides
         .into_iter()
         .flat_map(|(account, given)| {
-            let known = stored.get(account);
+            let known = newest.get(account);
             let row = |uid, source, recorded_at| Row { account: account.to_owned(), uid, source, recorded_at };
             let from_store = match known {
-                Some(known) => row(Some(known.uid), "store", Some(known.recorded_at)),
+                Some(known) if stored.get(account) == Some(known) => {
+                    row(Some(known.uid), "store", Some(known.recorded_at))
+                }
+                Some(known) => row(Some(known.uid), "uids.json; the store gets it", Some(known.recorded_at)),
                 None => row(None, "unknown: mt run ferry-refresh, or mt uids set ACCOUNT UID", None),
             };
             let from_overrides: Vec<Row> =
@@ -111,7 +117,7 @@ fn set(site: &Site, account: &str, uid: u32) -> Result<ExitCode, Failed> {
             Ok(before)
         })
         .map_err(|e| of_store(&e))?;
-    uids::follow(&state.uids_json(), || held(&store))
+    follow(&store, &state.uids_json())
         .map_err(|e| Failed::new(codes::UNEXPECTED, format!("cannot write {}: {e}", state.uids_json().display())))?;
     store.close();
     let was = before.map_or_else(|| "unknown before".to_owned(), |b| format!("was {}", b.uid));

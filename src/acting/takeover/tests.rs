@@ -134,6 +134,19 @@ fn a_store_that_has_uids_takes_nothing() {
 }
 
 #[test]
+fn a_uid_that_was_recorded_without_the_store_is_newer_than_what_is_taken_over() {
+    let bench = Bench::new();
+    drop(bench.of_go());
+    let file = bench.state.uids_json();
+    crate::acting::uids::turn(&file, std::time::Duration::ZERO).unwrap().record("dunepro", 5678).unwrap();
+    let store = bench.store();
+    bench.once(&store);
+    let expected = pairs([("dunepro", 5678), ("mu2epro", 1235), ("oldpro", 99)]);
+    assert_eq!(uids(&store), expected);
+    assert_eq!(crate::acting::uids::read(&file).unwrap(), expected);
+}
+
+#[test]
 fn a_failure_after_the_takeover_goes_on_counting() {
     let bench = Bench::new();
     drop(bench.of_go());
