@@ -1,5 +1,5 @@
 //! Figures of the store: `cargo bench --bench store`, `cargo bench --bench store queue` for the waiting alone, `… upkeep` for
-//! looking at, saving and restoring a store. Prints; asserts nothing.
+//! looking at, saving and restoring a store. Prints; `queue` fails in a release build if somebody waits too long.
 
 #[path = "../tests/store_support/past.rs"]
 mod past;
@@ -43,7 +43,11 @@ fn main() {
         lists(&directory("lists"));
         hand_over(&directory("hand-over"));
     }
-    queue(&directory("queue"));
+    let in_time = queue(&directory("queue"));
+    drop(tmp);
+    if !in_time {
+        std::process::exit(1);
+    }
 }
 
 /// How long looking at, saving, restoring and compacting 10,000 runs takes.
@@ -196,8 +200,8 @@ fn hand_over(state: &StateDir) {
 }
 
 /// How long each of four processes that write all the time waits for its writes, and a fifth that only looks, which opens
-/// the store every time.
-fn queue(state: &StateDir) {
+/// the store every time. Is it as little as was promised?
+fn queue(state: &StateDir) -> bool {
     let mut writers: Vec<_> = (1..=BUSY)
         .map(|n| {
             let mut child = Command::new(std::env::current_exe().expect("this program"))
@@ -221,14 +225,33 @@ fn queue(state: &StateDir) {
         store.close();
     }
     println!("a reader beside {BUSY} busy writers   {}", spread(&mut took));
+    let mut slow = Vec::new();
+    if too_slow(&took) {
+        slow.push("the reader".to_owned());
+    }
     // All at once: whoever goes on alone would have it easier.
     writers.iter_mut().for_each(|(child, _)| drop(child.stdin.take()));
     for (n, (mut child, says)) in writers.into_iter().enumerate() {
         let micros = says.map(|line| line.expect("readable").parse().expect("a number"));
         let mut took: Vec<Duration> = micros.map(Duration::from_micros).collect();
         println!("writer {} of {BUSY} busy ones   {}  ({} writes)", n + 1, spread(&mut took), took.len());
+        if too_slow(&took) {
+            slow.push(format!("writer {}", n + 1));
+        }
         child.wait().expect("it ends");
     }
+    if !slow.is_empty() {
+        eprintln!("too slow: the p99 of {} is over {PROMISED:?}", slow.join(", "));
+    }
+    slow.is_empty()
+}
+
+/// What docs/reliability.md promises of the p99, of a release build.
+const PROMISED: Duration = Duration::from_millis(250);
+
+/// Of sorted times.
+fn too_slow(took: &[Duration]) -> bool {
+    !cfg!(debug_assertions) && share(took, 0.99) > PROMISED
 }
 
 /// How many processes are busy at once.
@@ -312,6 +335,10 @@ fn id(n: u64) -> RunId {
 
 fn spread(took: &mut [Duration]) -> String {
     took.sort_unstable();
-    let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize];
-    format!("p50 {:.1?}  p99 {:.1?}  max {:.1?}", at(0.5), at(0.99), at(1.0))
+    format!("p50 {:.1?}  p99 {:.1?}  max {:.1?}", share(took, 0.5), share(took, 0.99), share(took, 1.0))
+}
+
+/// So many of the sorted times are not longer.
+fn share(took: &[Duration], share: f64) -> Duration {
+    took[((took.len() - 1) as f64 * share) as usize]
 }
