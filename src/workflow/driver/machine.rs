@@ -39,12 +39,13 @@ pub(super) async fn run(session: &Session, over: &Over, subject: &Subject) -> Re
         MachineDecision::Work => {}
     }
 
-    let _lease = match lease(session, over, subject).await {
-        Ok(lease) => lease,
-        Err(held) => {
+    // One that has failed before keeps that outcome if this session cannot work on it; it can be resumed again.
+    let is_open = matches!(status, MachineStatus::Pending | MachineStatus::Interrupted | MachineStatus::Skipped);
+    let _lease = match turn(session, over, subject).await {
+        Turn::Ours(lease) => lease,
+        Turn::Theirs(held) => {
             tracing::info!(held_by = held.by.map(tracing::field::display), "another live run holds it");
-            // One that has failed before keeps that outcome; it can be resumed again.
-            if matches!(status, MachineStatus::Pending | MachineStatus::Interrupted | MachineStatus::Skipped) {
+            if is_open {
                 let fact = Fact::MachineSkipped { subject: subject.clone(), held_by: held.by };
                 session.recorder.record(vec![fact]).await?;
             } else {
@@ -52,10 +53,19 @@ pub(super) async fn run(session: &Session, over: &Over, subject: &Subject) -> Re
             }
             return Ok(());
         }
+        // The resume does it.
+        Turn::Over(Why::Stopped) => return Ok(()),
+        Turn::Over(Why::Deadline) => {
+            tracing::info!("its turn did not come before the deadline");
+            if is_open {
+                session.recorder.record(vec![Fact::MachineStarted { subject: subject.clone() }]).await?;
+                finish(session, subject, MachineEnd::Deadline).await?;
+            } else {
+                session.recorder.leave(subject).await;
+            }
+            return Ok(());
+        }
     };
-    if over.why() == Some(Why::Stopped) {
-        return Ok(());
-    }
     session.recorder.record(vec![Fact::MachineStarted { subject: subject.clone() }]).await?;
     steps(session, over, subject).await?;
     let how = match over.why() {
@@ -66,15 +76,27 @@ pub(super) async fn run(session: &Session, over: &Over, subject: &Subject) -> Re
     finish(session, subject, how).await
 }
 
-/// Takes the subject's lease, waiting for it as the workflow says. Where there can be no lease (`None`), the work is more
-/// important: two runs that do the same are better than none.
-async fn lease(session: &Session, over: &Over, subject: &Subject) -> Result<Option<Lease>, Held> {
+/// Whose turn it is to work on a subject.
+enum Turn {
+    /// Ours. Where there can be no lease (`None`), the work is more important: two runs that do the same are better than none.
+    Ours(Option<Lease>),
+    /// Another run's, and there is no patience left.
+    Theirs(Held),
+    /// Nobody's any more in this session.
+    Over(Why),
+}
+
+/// Takes the subject's lease, waiting for it as the workflow says.
+async fn turn(session: &Session, over: &Over, subject: &Subject) -> Turn {
     let patience = match session.workflow.overlap {
         Overlap::Skip => Duration::ZERO,
         Overlap::Wait(patience) => patience,
     };
     let until = Instant::now() + patience;
     loop {
+        if let Some(why) = over.why() {
+            return Turn::Over(why);
+        }
         match session.leases.take(subject, session.run, session.process) {
             Ok(Ok(lease)) => {
                 if let Some(dead) = lease.after {
@@ -82,16 +104,16 @@ async fn lease(session: &Session, over: &Over, subject: &Subject) -> Result<Opti
                     // A thread that panicked has buried nobody; the work is more important.
                     let _ = tokio::task::spawn_blocking(move || leases.bury(dead)).await;
                 }
-                return Ok(Some(lease));
+                return over.why().map_or(Turn::Ours(Some(lease)), Turn::Over);
             }
-            Ok(Err(held)) if Instant::now() >= until || over.why().is_some() => return Err(held),
+            Ok(Err(held)) if Instant::now() >= until => return Turn::Theirs(held),
             Ok(Err(_)) => tokio::select! {
                 () = over.wait() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             },
             Err(error) => {
                 tracing::error!(code = %codes::NO_LEASE, "worked on without a lock: {error}");
-                return Ok(None);
+                return Turn::Ours(None);
             }
         }
     }
