@@ -1,4 +1,4 @@
-//! One signal at one step of one run.
+//! One signal at one step of one run: waits until the step is under way, shoots, and looks at what is left.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use serde_json::json;
 
 use crate::DUNE;
+use crate::held::{Held, Hold};
 use crate::support::corner::{Corner, wait_for};
 use crate::support::lab::Lab;
 use crate::support::{terminal, unread};
@@ -24,12 +25,14 @@ use crate::support::{terminal, unread};
 pub enum Shot {
     /// A process sends it to the pid that was started.
     Sent(Signal),
+    /// Both processes get it, which is to change nothing.
+    Both(Signal),
     /// The person types Ctrl-C.
     CtrlC,
     /// The terminal goes away.
     TerminalClosed,
-    /// SIGHUP to a process that nohup has started.
-    NoHangUp,
+    /// Both processes get it, and were started to ignore it, as nohup does, or a shell without job control.
+    Ignored(Signal),
     /// Whoever reads what mt says goes away.
     ReaderGone,
     /// Whoever reads what mt says has stopped reading before it began.
@@ -38,24 +41,21 @@ pub enum Shot {
     ScreenStopped,
     /// A background job of a shell whose terminal stops those that write (`stty tostop`).
     Background,
-    /// Ctrl-C, a second of patience, Ctrl-C.
+    /// Ctrl-C, a second of patience, Ctrl-C, while the worker does not get to its end.
     CtrlCTwice,
     KillWorker,
     KillGuardian,
     KillBoth,
 }
 
-/// A step, and how it is known that its children run.
+/// A step, and what holds it up.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// Its name in the workflow.
     pub name: &'static str,
-    /// The program that is held there.
-    pub program: &'static str,
-    /// How many of them run at once, at least.
-    pub calls: usize,
-    /// A step of the shipped workflow; else of ours, which has two programs of a site's own.
-    pub shipped: bool,
+    /// The workflow: a shipped one, or `own`, which has two programs of a site's own.
+    pub workflow: &'static str,
+    pub held: Held,
 }
 
 /// A workflow without any service around it.
@@ -73,55 +73,43 @@ pub struct End {
     /// Exit code, or 128 and the signal, as a shell says it.
     pub code: i32,
     pub status: String,
+    /// How its session ended. One that was killed is `lost`, which the next session records.
+    pub session: String,
 }
 
 /// Plays it: the end of the run. Checks what is always true: no process, no private file is left, and a run that was cut off is
 /// finished by a resume.
 pub fn play(lab: &Lab, step: Step, shot: Shot, deaf: bool) -> End {
     let corner = Corner::new(lab, &format!("{}-{shot:?}-{deaf}", step.name).replace(['(', ')'], "-").to_lowercase());
-    if step.name == "store-in-credd" {
-        corner.configure(|config| {
-            let role = &mut config["experiments"]["dune"]["roles"]["production"];
-            role.as_object_mut().expect("a map").remove("tokenGetterOverride");
-        });
-    }
     if shot == Shot::ScreenStopped {
         // Not even of the log is there anything to say: what waits for the screen is what moves on it.
         corner.configure(|config| config["logs"]["own"] = json!({ "logfile": "/dev/null", "debugfile": "/dev/null" }));
     }
     corner.workflow("own", OWN);
-    let closed = corner.path("closed");
-    fs::write(&closed, "").expect("it can be written");
-    let trap = if deaf { "trap '' TERM INT HUP; " } else { "" };
-    // A child of the child belongs to the group, too.
-    let hold = format!("{trap}while [ -e {} ]; do sleep 0.02; done", closed.display());
-    if step.shipped {
-        corner.spy(step.program, &hold);
-    } else {
-        for program in ["first", "second"] {
-            let hold = if program == step.program { &hold } else { "" };
-            let calls = corner.path("calls").join(program);
-            corner.program(program, &format!("#!/bin/sh\necho called >>{}\n{hold}\n", calls.display()));
-        }
+    for program in ["first", "second"] {
+        corner.program(program, "#!/bin/sh\n");
     }
-    let workflow = if step.shipped { "token-push" } else { "own" };
-    let mut words = vec!["run", workflow, "-s", DUNE];
+    let hold = Hold::of(&corner, step, deaf);
+    let mut words = vec!["run", step.workflow, "-s", DUNE];
+    if step.workflow == "ferry-refresh" {
+        // So there is a program to hold.
+        words.extend(["--authmethod", "jwt"]);
+    }
     if matches!(shot, Shot::ReaderGone | Shot::ReaderStopped | Shot::Background) {
         // A run that goes well has nothing to say, and nobody would be missed. On a screen it draws.
         words.push("-vv");
     }
     let mut run = Run::start(&corner, &words, shot);
-    // The child is its own program by now: before that it would hear the terminal's signals, too.
-    wait_for("the step's children", || corner.calls(step.program).len() >= step.calls);
+    hold.wait();
     let goes_on = run.shoot(shot);
     if goes_on {
         // It has heard what there is to hear, and works: now the step may end.
         assert!(run.is_running(), "{shot:?}");
-        fs::remove_file(&closed).expect("it is ours");
+        hold.open();
     }
     let code = run.end();
     if shot == Shot::KillBoth {
-        assert!(!corner.processes().is_empty(), "nobody was there to end them");
+        assert_ne!(corner.processes().is_empty(), step.held.has_children(), "nobody was there to end them");
     } else {
         // A worker whose guardian was killed ends by itself.
         wait_for("the end of all processes", || shot != Shot::KillGuardian || corner.processes().is_empty());
@@ -130,15 +118,17 @@ pub fn play(lab: &Lab, step: Step, shot: Shot, deaf: bool) -> End {
     }
     let found = corner.show("latest");
     let status = found["status"].as_str().expect("a status").to_owned();
+    let mut after = found.clone();
     if status == "interrupted" {
-        let _ = fs::remove_file(&closed);
+        hold.open();
         corner.run(&["runs", "resume"]).exits(0);
-        let after = corner.show("latest");
+        after = corner.show("latest");
         assert_eq!((&after["id"], after["status"].as_str()), (&found["id"], Some("succeeded")), "{shot:?}");
         assert_eq!(corner.processes(), [""; 0], "{shot:?} at {}", step.name);
         assert_eq!(corner.private_files(), [""; 0].map(PathBuf::from), "{shot:?} at {}", step.name);
     }
-    End { code, status }
+    let session = after["sessions"][0]["end"].as_str().expect("it has ended").to_owned();
+    End { code, status, session }
 }
 
 /// The same as a background job of a shell, whose exit code is that of the job. Stopped, the job has that of its signal.
@@ -150,7 +140,7 @@ fn in_background(command: &Command) -> Command {
 }
 
 /// A running `mt`, on a terminal if the shot needs one.
-struct Run {
+pub struct Run {
     mt: Child,
     /// Dropped to close the terminal.
     terminal: Option<Terminal>,
@@ -165,13 +155,13 @@ struct Terminal {
 }
 
 impl Run {
-    fn start(corner: &Corner<'_>, words: &[&str], shot: Shot) -> Self {
+    pub fn start(corner: &Corner<'_>, words: &[&str], shot: Shot) -> Self {
         let mut command = corner.mt(words);
-        if shot == Shot::NoHangUp {
+        if let Shot::Ignored(ignored) = shot {
             // SAFETY: it calls nothing but signal(2), which may be called between fork and exec.
             unsafe {
-                command.pre_exec(|| {
-                    signal::signal(Signal::SIGHUP, SigHandler::SigIgn)?;
+                command.pre_exec(move || {
+                    signal::signal(ignored, SigHandler::SigIgn)?;
                     Ok(())
                 });
             }
@@ -195,7 +185,8 @@ impl Run {
                 Self { mt, terminal: None, _unread: Some(unread.into()) }
             }
             Shot::Sent(_)
-            | Shot::NoHangUp
+            | Shot::Both(_)
+            | Shot::Ignored(_)
             | Shot::ReaderGone
             | Shot::KillWorker
             | Shot::KillGuardian
@@ -220,7 +211,7 @@ impl Run {
     }
 
     /// Shoots. `true`: nothing is to end by it.
-    fn shoot(&mut self, shot: Shot) -> bool {
+    pub fn shoot(&mut self, shot: Shot) -> bool {
         if matches!(shot, Shot::ReaderStopped | Shot::ScreenStopped | Shot::Background) {
             // So it is from the beginning, and what was started may be a shell.
             return true;
@@ -228,22 +219,27 @@ impl Run {
         let (guardian, worker) = (self.pid(), self.worker());
         let send = |pid, signal| kill(pid, signal).expect("it is running");
         match shot {
-            Shot::Sent(signal) => {
-                send(guardian, signal);
-                return signal == Signal::SIGPIPE;
-            }
-            Shot::NoHangUp => {
+            Shot::Sent(signal) => send(guardian, signal),
+            Shot::Both(signal) | Shot::Ignored(signal) => {
                 for pid in [guardian, worker] {
-                    send(pid, Signal::SIGHUP);
+                    send(pid, signal);
                 }
                 return true;
             }
             Shot::CtrlC => self.type_ctrl_c(),
             Shot::CtrlCTwice => {
                 self.type_ctrl_c();
-                // What is tested is the pause itself.
-                std::thread::sleep(std::time::Duration::from_millis(1_100));
-                self.type_ctrl_c();
+                // It would be done in two seconds, and on a busy machine before it is asked again.
+                send(worker, Signal::SIGSTOP);
+                // What is tested is the pause itself. Of two that come too late for their pause the guardian hears one.
+                wait_for("the end of patience", || {
+                    std::thread::sleep(std::time::Duration::from_millis(1_100));
+                    let runs = self.is_running();
+                    if runs {
+                        self.type_ctrl_c();
+                    }
+                    !runs
+                });
             }
             Shot::TerminalClosed => self.terminal.take().expect("a terminal").close(),
             Shot::ReaderGone => {
@@ -274,7 +270,7 @@ impl Run {
     }
 
     /// Exit code, or 128 and the signal.
-    fn end(mut self) -> i32 {
+    pub fn end(mut self) -> i32 {
         wait_for("the end of mt", || !self.is_running());
         let status = self.mt.wait().expect("it is our child");
         if let Some(terminal) = self.terminal.take() {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `table` | what each signal does: status, exit code, and that the run can be resumed |
 //! | `case` | one signal at one step of one run |
+//! | `held` | what holds the step up meanwhile |
 //! | `stubborn` | children that ignore, flood, hide or multiply, at the deadline |
 
 use std::sync::LazyLock;
@@ -14,6 +15,7 @@ use support::lab::Lab;
 mod support;
 
 mod case;
+mod held;
 mod stubborn;
 mod table;
 

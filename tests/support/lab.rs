@@ -1,8 +1,11 @@
 //! A laboratory of real services (`lab/README.md`) for one test, taken down whatever becomes of the test.
 
 use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+
+use nix::sys::signal::{self, SigHandler, Signal};
 
 /// `lab/lab` exits with this where the machine cannot hold a laboratory.
 const NO_NAMESPACES: i32 = 3;
@@ -68,6 +71,17 @@ impl Lab {
     pub fn command<S: AsRef<OsStr>>(&self, command: &[S]) -> Command {
         let mut run = self.tool("run");
         run.args(command).stdin(Stdio::null());
+        // A shell without job control makes what it starts in the background ignore two of them, nohup the third, and all
+        // children inherit that.
+        // SAFETY: it calls nothing but signal(2), which may be called between fork and exec.
+        unsafe {
+            run.pre_exec(|| {
+                for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP] {
+                    signal::signal(signal, SigHandler::SigDfl)?;
+                }
+                Ok(())
+            });
+        }
         run
     }
 
