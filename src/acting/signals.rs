@@ -17,17 +17,17 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// Listens from now on. SIGHUP (the terminal was closed) counts as SIGTERM, unless the caller has it ignored (`nohup`).
+    /// Listens from now on. SIGHUP (the terminal was closed) counts as SIGTERM. What the caller has ignored (`nohup`, a shell's
+    /// job in the background) stays ignored.
     pub fn listen() -> std::io::Result<Self> {
         let stop = Self::default();
         let kinds = [
-            (SignalKind::interrupt(), StopSignal::Interrupt),
-            (SignalKind::terminate(), StopSignal::Terminate),
-            (SignalKind::hangup(), StopSignal::Terminate),
+            (Signal::SIGINT, StopSignal::Interrupt),
+            (Signal::SIGTERM, StopSignal::Terminate),
+            (Signal::SIGHUP, StopSignal::Terminate),
         ];
-        let nohup = guardian::is_ignored(Signal::SIGHUP);
-        for (kind, means) in kinds.into_iter().filter(|(kind, _)| !(nohup && *kind == SignalKind::hangup())) {
-            let mut heard = signal(kind)?;
+        for (kind, means) in kinds.into_iter().filter(|(kind, _)| !guardian::is_ignored(*kind)) {
+            let mut heard = signal(SignalKind::from_raw(kind as i32))?;
             let stop = stop.clone();
             tokio::spawn(async move {
                 while heard.recv().await.is_some() {

@@ -66,8 +66,12 @@ impl Impatience {
     }
 }
 
-/// Was it ignored when this program was started, and is still? `nohup` does that to SIGHUP, and means it.
+/// Has whoever started this program had it ignored, and meant it? `nohup` does that to SIGHUP, a shell without job control to
+/// SIGINT and SIGQUIT of what it starts in the background.
 pub(crate) fn is_ignored(signal: Signal) -> bool {
+    if !matches!(signal, Signal::SIGHUP | Signal::SIGINT | Signal::SIGQUIT) {
+        return false;
+    }
     let mut now = MaybeUninit::<libc::sigaction>::zeroed();
     // SAFETY: without a new action nothing is changed, and the kernel fills in the old one.
     let asked = unsafe { libc::sigaction(signal as libc::c_int, std::ptr::null(), now.as_mut_ptr()) };
@@ -78,11 +82,12 @@ pub(crate) fn is_ignored(signal: Signal) -> bool {
 /// Forks. The caller goes on in the child, the worker; the parent, which has the pid that was started, stays behind as the
 /// guardian and never returns from here:
 ///
-/// - it passes signals on that a process sent; a terminal's keys reach the worker anyway, its end (SIGHUP) may not, unless
-///   `nohup` was told that it is to change nothing. The
-///   second request to end kills the worker if it comes 1 s or more after the first;
+/// - it passes signals on that a process sent; a terminal's keys reach the worker anyway, its end (SIGHUP) may not. Those that
+///   we were started to ignore change nothing. The second request to end kills the worker if it comes 1 s or more after the
+///   first;
 /// - when the worker is gone, it ends everything below itself, removes the private directory and the lock file;
-/// - it exits as the worker did: with its code, or by the same signal. A worker killed for impatience: 128 + the first signal.
+/// - it exits as the worker did: with its code, or by the same signal. A worker killed for impatience: 128 + the first signal,
+///   of which SIGHUP counts as SIGTERM.
 ///
 /// The worker gets SIGTERM when its guardian is killed, and its children carry the owner's mark. No thread may exist yet.
 pub fn enter(mut owner: Owner) -> Result<Owner, EnterError> {
@@ -99,8 +104,7 @@ pub fn enter(mut owner: Owner) -> Result<Owner, EnterError> {
     // SAFETY: the default action runs no code of ours.
     unsafe { sigaction(Signal::SIGCHLD, &default) }.map_err(system("resetting SIGCHLD"))?;
     // Blocked before the fork: what comes between is kept for the guardian, which passes it on.
-    let nohup = is_ignored(Signal::SIGHUP);
-    let mut heard: SigSet = FORWARDED.into_iter().filter(|signal| !(nohup && *signal == Signal::SIGHUP)).collect();
+    let mut heard: SigSet = FORWARDED.into_iter().filter(|signal| !is_ignored(*signal)).collect();
     heard.add(Signal::SIGCHLD);
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&heard), Some(&mut before)).map_err(system("blocking signals"))?;
@@ -153,6 +157,7 @@ fn guard(owner: Owner, worker: Pid, heard: &SigSet) -> ! {
     match end {
         Ok(WorkerEnd::ByItself(End::Exited(code))) => exit(code),
         Ok(WorkerEnd::ByItself(End::Signalled(signal))) => die_by(signal),
+        Ok(WorkerEnd::Impatience(Signal::SIGHUP)) => exit(128 + Signal::SIGTERM as i32),
         Ok(WorkerEnd::Impatience(signal)) => exit(128 + signal as i32),
         Err(_) => exit(1),
     }

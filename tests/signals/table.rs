@@ -73,6 +73,14 @@ const ROWS: &[Row] = &[
         code: 0,
     },
     Row {
+        what: "SIGINT of a script that has started it in the background (`mt run … &`)",
+        does: "nothing: the run goes on",
+        shot: Shot::Ignored(Signal::SIGINT),
+        status: "succeeded",
+        session: "finished",
+        code: 0,
+    },
+    Row {
         what: "the terminal is closed",
         does: ENDS,
         shot: Shot::TerminalClosed,
