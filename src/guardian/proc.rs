@@ -124,11 +124,25 @@ pub(super) enum End {
 
 /// Collects one dead child, if there is one.
 pub(super) fn collect_one() -> Collected {
+    wait_for(-1)
+}
+
+/// Collects this child if it is dead, and no other.
+pub(super) fn collect(child: Pid) -> Option<End> {
+    match wait_for(child.as_raw()) {
+        Collected::Dead(_, end) => Some(end),
+        Collected::Alive => None,
+        // Nobody else collects our children.
+        Collected::None => Some(End::Exited(1)),
+    }
+}
+
+fn wait_for(child: libc::pid_t) -> Collected {
     loop {
         let mut status = 0;
         // Not nix's: that one calls a death by a realtime signal an error, and the child is collected all the same.
         // SAFETY: the pointer is to a live integer.
-        match unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) } {
+        match unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } {
             0 => return Collected::Alive,
             -1 if Errno::last() == Errno::EINTR => {}
             -1 => return Collected::None,

@@ -11,6 +11,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, raise, sigaction, sigprocmask,
 };
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{ForkResult, Pid, fork, getppid};
 
 use super::proc::{self, Collected, End};
@@ -90,6 +91,9 @@ pub(crate) fn is_ignored(signal: Signal) -> bool {
 ///   of which SIGHUP counts as SIGTERM.
 ///
 /// The worker gets SIGTERM when its guardian is killed, and its children carry the owner's mark. No thread may exist yet.
+///
+/// If the caller has children already, they are not ours to end, and their orphans are not either. Then the pid that was
+/// started stays in front of the guardian, which is a process of its own.
 pub fn enter(mut owner: Owner) -> Result<Owner, EnterError> {
     let system = |doing| move |errno: Errno| EnterError::System { doing, source: errno.into() };
     let threads = std::fs::read_dir("/proc/self/task")
@@ -98,39 +102,84 @@ pub fn enter(mut owner: Owner) -> Result<Owner, EnterError> {
     if threads != 1 {
         return Err(EnterError::Threads(threads));
     }
-    prctl::set_child_subreaper(true).map_err(system("becoming the reaper of orphans"))?;
     // An inherited "ignore" would make the kernel discard how our children ended.
     let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
     // SAFETY: the default action runs no code of ours.
     unsafe { sigaction(Signal::SIGCHLD, &default) }.map_err(system("resetting SIGCHLD"))?;
-    // Blocked before the fork: what comes between is kept for the guardian, which passes it on.
+    // Blocked before the fork: what comes between is kept for the parent, which passes it on.
     let mut heard: SigSet = FORWARDED.into_iter().filter(|signal| !is_ignored(*signal)).collect();
     heard.add(Signal::SIGCHLD);
     let mut before = SigSet::empty();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&heard), Some(&mut before)).map_err(system("blocking signals"))?;
+    // Nothing has happened when it fails; the caller may want to go on without a guardian.
+    let undo = |errno| {
+        let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
+        system("fork")(errno)
+    };
+    if has_children() {
+        let first = Pid::this();
+        // SAFETY: there is one thread, so the child is a whole copy and may go on as if it were the parent.
+        match unsafe { fork() }.map_err(undo)? {
+            ForkResult::Parent { child } => stand_before(child, &heard),
+            ForkResult::Child => die_with(first).map_err(system("asking for the first process's death signal"))?,
+        }
+    }
+    prctl::set_child_subreaper(true).map_err(system("becoming the reaper of orphans"))?;
     let guardian = Pid::this();
-    // SAFETY: there is one thread, so the child is a whole copy and may go on as if it were the parent.
-    match unsafe { fork() } {
-        Ok(ForkResult::Parent { child }) => guard(owner, child, &heard),
-        Ok(ForkResult::Child) => {
+    // SAFETY: as above.
+    match unsafe { fork() }.map_err(undo)? {
+        ForkResult::Parent { child } => guard(owner, child, &heard),
+        ForkResult::Child => {
             // The reaper attribute is not inherited, so orphans pass us by and go to the guardian.
-            let prepared = prctl::set_pdeathsig(Signal::SIGTERM)
+            die_with(guardian)
                 .and_then(|()| sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None))
-                .map_err(system("asking for the guardian's death signal"));
-            if getppid() != guardian {
-                // It died before we could ask for the signal.
-                let _ = raise(Signal::SIGTERM);
-            }
-            prepared?;
+                .map_err(system("asking for the guardian's death signal"))?;
             process::set_mark(owner.process);
             owner.guardian = Some(guardian);
             Ok(owner)
         }
-        Err(errno) => {
-            // Nothing has happened; the caller may want to go on without a guardian.
-            let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None);
-            Err(system("fork")(errno))
+    }
+}
+
+/// A program can be started by a process that has children: `helper & exec mt …`. They, and what they may yet start, are
+/// nobody's business here.
+fn has_children() -> bool {
+    let look = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    waitid(Id::All, look) != Err(Errno::ECHILD)
+}
+
+/// Asks for SIGTERM at the death of our parent, which was `parent` when we were made.
+fn die_with(parent: Pid) -> Result<(), Errno> {
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
+    if getppid() != parent {
+        // It died before we could ask.
+        let _ = raise(Signal::SIGTERM);
+    }
+    Ok(())
+}
+
+/// The pid that was started, with the children that came with it, in front of a guardian that has none but the worker: it
+/// passes on what the guardian passes on, and ends as the guardian does.
+fn stand_before(guardian: Pid, heard: &SigSet) -> ! {
+    let _ = prctl::set_name(c"mt-guardian"); // for `ps`
+    loop {
+        match wait_for_signal(heard) {
+            Some((Signal::SIGCHLD, _)) => match proc::collect(guardian) {
+                Some(End::Exited(code)) => exit(code),
+                Some(End::Signalled(signal)) => die_by(signal),
+                None => {}
+            },
+            Some((signal, sender)) => pass_on(guardian, signal, sender),
+            None => {}
         }
+    }
+}
+
+/// A terminal's keys reach the whole foreground group. Its end is told to the leader of the session alone, which we may be;
+/// and `to` may hear of it twice.
+fn pass_on(to: Pid, signal: Signal, sender: Sender) {
+    if sender == Sender::Process || signal == Signal::SIGHUP {
+        let _ = kill(to, signal);
     }
 }
 
@@ -200,11 +249,7 @@ fn watch(worker: Pid, heard: &SigSet) -> WorkerEnd {
                 continue;
             }
         }
-        // A terminal's keys reach the whole foreground group. Its end is told to the leader of the session alone, which we
-        // may be; and the worker may hear of it twice.
-        if sender == Sender::Process || signal == Signal::SIGHUP {
-            let _ = kill(worker, signal);
-        }
+        pass_on(worker, signal, sender);
     }
 }
 

@@ -28,6 +28,8 @@ mod world;
 use world::*;
 
 const ROLE: &str = "GUARDIAN_TEST_ROLE";
+/// Whose processes these are, where they are to be found again.
+const WORLD: &str = "GUARDIAN_TEST_WORLD";
 
 /// How long one test may take before it counts as hanging and all of them end, in seconds.
 const HANGING: libc::c_uint = 120;
@@ -48,6 +50,8 @@ const TESTS: &[Test] = &[
     ("a_killed_guardian_is_a_graceful_end", a_killed_guardian_is_a_graceful_end),
     ("both_killed_then_a_sweep_ends_what_they_left", both_killed_then_a_sweep_ends_what_they_left),
     ("an_owner_lives_until_its_guardian_has_cleaned_up", an_owner_lives_until_its_guardian_has_cleaned_up),
+    ("children_that_came_before_the_guardian_live_on", children_that_came_before_the_guardian_live_on),
+    ("the_end_of_the_pid_that_was_started_is_the_end", the_end_of_the_pid_that_was_started_is_the_end),
     ("signals_are_passed_on_and_only_a_late_second_one_kills", signals_are_passed_on_and_only_a_late_second_one_kills),
     ("ctrl_c_reaches_the_worker_once", ctrl_c_reaches_the_worker_once),
     ("a_child_on_the_terminal_may_read_from_it", a_child_on_the_terminal_may_read_from_it),
@@ -242,6 +246,87 @@ fn an_owner_lives_until_its_guardian_has_cleaned_up() {
     acting.end();
     assert!(owner_is_dead(&world.run, acting.process));
     assert!(is_dead(child));
+}
+
+struct AfterAHelper {
+    first: Child,
+    said: BufReader<std::process::ChildStdout>,
+    world: std::path::PathBuf,
+}
+
+impl Drop for AfterAHelper {
+    /// A failed test leaves nothing running.
+    fn drop(&mut self) {
+        if matches!(self.first.try_wait(), Ok(None)) {
+            let _ = self.first.kill();
+            let _ = self.first.wait();
+        }
+        for pid in of_world(&self.world) {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// `helper & exec mt …`: starts it from a shell that has a child.
+fn after_a_helper(world: &World, what: &str, script: &str) -> AfterAHelper {
+    let helper = format!(
+        "echo $$ > {helper}; while [ ! -e {go} ]; do sleep 0.01; done; setsid sh -c 'echo $$ > {late}; exec sleep 1000' & wait",
+        helper = world.file("helper").display(),
+        go = world.file("go").display(),
+        late = world.file("late").display(),
+    );
+    fs::write(world.file("helper.sh"), helper).unwrap();
+    let mt = world.command(what, script);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "sh \"$1\" & shift; exec \"$@\"", "sh"]).arg(world.file("helper.sh"));
+    shell.arg(mt.get_program()).args(mt.get_args()).env(ROLE, "acting").stdin(Stdio::null()).stdout(Stdio::piped());
+    shell.env(WORLD, world.dir.path());
+    let mut first = shell.spawn().unwrap();
+    let said = BufReader::new(first.stdout.take().unwrap());
+    AfterAHelper { first, said, world: world.dir.path().to_owned() }
+}
+
+fn children_that_came_before_the_guardian_live_on() {
+    let world = world();
+    // An orphan without a mark: it could pass for one of the helper's.
+    let orphan = format!("(env -i setsid sh -c 'echo $$ > {}; exec sleep 1000' &)", world.file("orphan").display());
+    let mut acting = after_a_helper(&world, "stubborn", &format!("{orphan}; sleep 1000"));
+    let lines = lines_until(&mut acting.said, "ready");
+    let words: Vec<Pid> =
+        lines[0].split_whitespace().skip(1).map(|word| Pid::from_raw(word.parse().unwrap())).collect();
+    let [worker, guardian] = words[..] else { panic!("{lines:?}") };
+    let started = Pid::from_raw(acting.first.id().try_into().unwrap());
+    // What the helper starts from now on is its own as well, and whoever adopts that is not to be us.
+    let helper = world.pid("helper");
+    fs::write(world.file("go"), "").unwrap();
+    let (late, orphan) = (world.pid("late"), world.pid("orphan"));
+    kill(helper, Signal::SIGKILL).unwrap();
+    eventually("the helper's child is an orphan", || (parent(late) != Some(helper)).then_some(()));
+    eventually("the worker's is the guardian's", || (parent(orphan) == Some(guardian)).then_some(()));
+    kill(started, Signal::SIGUSR1).unwrap();
+    lines_until(&mut acting.said, "heard SIGUSR1");
+    kill(worker, Signal::SIGKILL).unwrap();
+    assert_eq!(wait(&mut acting.first).signal(), Some(libc::SIGKILL), "it ends as the worker did");
+    assert!(is_dead(orphan));
+    assert!(!is_dead(late), "the helper's child was ended, too");
+    world.assert_nothing_is_left();
+}
+
+fn the_end_of_the_pid_that_was_started_is_the_end() {
+    let world = world();
+    let mut acting = after_a_helper(&world, "run", &family(&world));
+    lines_until(&mut acting.said, "ready");
+    let pids = FAMILY.map(|name| world.pid(name));
+    let helper = world.pid("helper");
+    acting.first.kill().unwrap();
+    lines_until(&mut acting.said, "heard SIGTERM");
+    acting.first.wait().unwrap();
+    for (name, pid) in FAMILY.iter().zip(pids) {
+        eventually(name, || is_dead(pid).then_some(()));
+    }
+    eventually("its files are gone", || fs::read_dir(&world.run).unwrap().next().is_none().then_some(()));
+    world.assert_nothing_is_left();
+    assert!(!is_dead(helper));
 }
 
 fn signals_are_passed_on_and_only_a_late_second_one_kills() {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use managed_tokens::workflow::id::ProcessId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::ROLE;
+use crate::{ROLE, WORLD};
 
 pub struct World {
     pub dir: tempfile::TempDir,
@@ -138,8 +138,21 @@ pub fn is_dead(pid: Pid) -> bool {
     }
 }
 
+pub fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok().map(Pid::from_raw)
+}
+
 pub fn marked(process: ProcessId) -> Vec<Pid> {
-    let mark = format!("{MARK}={process}");
+    with_variable(&format!("{MARK}={process}"))
+}
+
+/// Those that a test has started here with [`WORLD`], and what they have started.
+pub fn of_world(directory: &Path) -> Vec<Pid> {
+    with_variable(&format!("{WORLD}={}", directory.display()))
+}
+
+fn with_variable(mark: &str) -> Vec<Pid> {
     fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
