@@ -37,7 +37,7 @@ use crate::workflow::recorder::{Epilogue, Observer, Recorder};
 use crate::workflow::run::RunState;
 use crate::workflow::store::KnownUid;
 
-/// A guardian ends the children of its worker in less than a second; one that is stopped does not.
+/// A guardian ends the children of its worker in less than a second; of one that is stopped we end them.
 const BURIED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Launcher {

@@ -69,8 +69,11 @@ pub fn sweep(run_dir: &Path, shared: &[PathBuf]) -> Result<Vec<Swept>, PrivateDi
     Ok(swept)
 }
 
-/// Ends what one dead process has left, as [`sweep`] does, or waits until its guardian or another sweep has done it. `false`:
-/// something of it still lives, or is at it, after this time. Nothing is left of a process without a lock file.
+/// Ends what one dead process has left, as [`sweep`] does, or waits until its guardian or another sweep has done it. Who has
+/// not done it after this time may be stopped: then the processes with the mark are ended here, and the files are left to it.
+/// `false`: something of it cannot be ended. Nothing is left of a process without a lock file.
+///
+/// The caller knows that the worker is dead, which its lock does not say while the guardian lives.
 pub fn bury(run_dir: &Path, process: ProcessId, shared: &[PathBuf], within: Duration) -> bool {
     let until = Instant::now() + within;
     while lock_path(run_dir, process).exists() {
@@ -78,7 +81,7 @@ pub fn bury(run_dir: &Path, process: ProcessId, shared: &[PathBuf], within: Dura
             return swept.problems.is_empty();
         }
         if Instant::now() >= until {
-            return false;
+            return end_marked(process).1.is_empty();
         }
         sleep(PAUSE);
     }

@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use managed_tokens::guardian::{Owner, owner_is_dead, remove_marked, sweep};
+use managed_tokens::guardian::{Owner, bury, owner_is_dead, remove_marked, sweep};
 use managed_tokens::workflow::id::ProcessId;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -50,6 +50,10 @@ const TESTS: &[Test] = &[
     ("a_killed_guardian_is_a_graceful_end", a_killed_guardian_is_a_graceful_end),
     ("both_killed_then_a_sweep_ends_what_they_left", both_killed_then_a_sweep_ends_what_they_left),
     ("an_owner_lives_until_its_guardian_has_cleaned_up", an_owner_lives_until_its_guardian_has_cleaned_up),
+    (
+        "what_a_worker_left_under_a_guardian_that_is_stopped_can_be_ended",
+        what_a_worker_left_under_a_guardian_that_is_stopped_can_be_ended,
+    ),
     ("children_that_came_before_the_guardian_live_on", children_that_came_before_the_guardian_live_on),
     ("the_end_of_the_pid_that_was_started_is_the_end", the_end_of_the_pid_that_was_started_is_the_end),
     ("signals_are_passed_on_and_only_a_late_second_one_kills", signals_are_passed_on_and_only_a_late_second_one_kills),
@@ -246,6 +250,25 @@ fn an_owner_lives_until_its_guardian_has_cleaned_up() {
     acting.end();
     assert!(owner_is_dead(&world.run, acting.process));
     assert!(is_dead(child));
+}
+
+fn what_a_worker_left_under_a_guardian_that_is_stopped_can_be_ended() {
+    let world = world();
+    let mut acting = world.start("run", &family(&world));
+    let pids = FAMILY.map(|name| world.pid(name));
+    kill(acting.guardian(), Signal::SIGSTOP).unwrap();
+    kill(acting.worker, Signal::SIGKILL).unwrap();
+    eventually("the worker is gone", || is_dead(acting.worker).then_some(()));
+    let shared = std::slice::from_ref(&world.shared);
+    assert!(bury(&world.run, acting.process, shared, Duration::from_millis(50)), "nobody is left");
+    for (name, pid) in FAMILY.iter().zip(pids) {
+        assert!(is_dead(pid), "{name} lives");
+    }
+    assert!(!owner_is_dead(&world.run, acting.process), "its guardian has the files to remove yet");
+    kill(acting.guardian(), Signal::SIGCONT).unwrap();
+    assert_eq!(acting.end().signal(), Some(libc::SIGKILL));
+    world.assert_nothing_is_left();
+    assert!(bury(&world.run, acting.process, shared, Duration::ZERO), "nothing is left of it");
 }
 
 struct AfterAHelper {
