@@ -1,9 +1,12 @@
 //! One owner per subject: a flock in the state directory, held while a machine works. It dies with its holder.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
 
 use super::id::{ProcessId, RunId, Subject};
 use crate::workflow::input_file;
@@ -17,13 +20,17 @@ pub struct Leases {
     /// Why there is none, if so.
     directory: Result<PathBuf, String>,
     bury: Option<Bury>,
+    /// Those who have died and been buried. Who died holding a thousand subjects is buried once.
+    buried: Arc<Mutex<BTreeMap<ProcessId, Arc<OnceCell<()>>>>>,
 }
 
 /// A subject held by this process; dropping it lets the next one in.
 #[derive(Debug)]
 pub struct Lease {
     file: File,
-    /// Who died holding it. Its children may live on for a moment: [`Leases::bury`] it before the work begins.
+    ours: (RunId, ProcessId),
+    /// Who died holding it. Its children may live on for a moment: [`Leases::bury`] it before the work begins. Until then the
+    /// file goes on naming it, so that whoever comes after us buries it if we do not.
     pub after: Option<ProcessId>,
 }
 
@@ -36,20 +43,38 @@ pub struct Held {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // Released in order: there is nobody to bury. A name that stays costs the next one a look.
-        let _ = self.file.set_len(0);
+        // Released in order: there is nobody to bury. Under a name that stays our children would pass for a dead process's,
+        // so whoever cannot remove it holds the lease to its end.
+        if self.after.is_none() && self.file.set_len(0).is_err() {
+            std::mem::forget(self.file.try_clone());
+        }
+    }
+}
+
+impl Lease {
+    fn name_us(&mut self) {
+        let (run, process) = self.ours;
+        let mut write = || {
+            self.file.set_len(0)?;
+            self.file.rewind()?;
+            writeln!(self.file, "{run} {process}")
+        };
+        // For the one who finds it held, and for our heir: a full disk must not keep us from the work.
+        if let Err(error) = write() {
+            tracing::debug!(%error, "the lease does not say whose it is");
+        }
     }
 }
 
 impl Leases {
     /// Leases in this directory, which exists.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
-        Self { directory: Ok(directory.into()), bury: None }
+        Self { directory: Ok(directory.into()), bury: None, buried: Arc::default() }
     }
 
     /// Nobody can be locked, and why: every subject is worked on without a lock, which the log says.
     pub fn without(why: impl Into<String>) -> Self {
-        Self { directory: Err(why.into()), bury: None }
+        Self { directory: Err(why.into()), bury: None, buried: Arc::default() }
     }
 
     /// The same with somebody who clears up after holders that died.
@@ -57,12 +82,20 @@ impl Leases {
         Self { bury: Some(bury), ..self }
     }
 
-    /// Returns when nothing of the dead process lives, or could be ended. A lock dies with its process at once, the
-    /// process's children need not. Blocks.
-    pub fn bury(&self, process: ProcessId) {
-        if let Some(bury) = &self.bury {
-            bury(process);
+    /// Returns when nothing lives of whoever died holding it, or what does cannot be ended. A lock dies with its process at
+    /// once, the process's children need not.
+    pub async fn bury(&self, lease: &mut Lease) {
+        let Some(dead) = lease.after else { return };
+        if let Some(bury) = self.bury.clone() {
+            let cell = self.buried.lock().unwrap_or_else(PoisonError::into_inner).entry(dead).or_default().clone();
+            let once = || async move {
+                // A thread that panicked has buried nobody; the work is more important.
+                let _ = tokio::task::spawn_blocking(move || bury(dead)).await;
+            };
+            cell.get_or_init(once).await;
         }
+        lease.after = None;
+        lease.name_us();
     }
 
     /// Takes the subject for a run and the process that works on it, without waiting. `Ok(Err(_))`: somebody else holds it.
@@ -80,11 +113,11 @@ impl Leases {
         match file.try_lock() {
             Ok(()) => {
                 let (_, after) = holder(&mut file);
-                // Only for the one who finds it held: a full disk must not keep us from the work.
-                if let Err(error) = name_holder(&mut file, run, process) {
-                    tracing::debug!(%error, path = %path.display(), "the lease does not say whose it is");
+                let mut lease = Lease { file, ours: (run, process), after: after.filter(|after| *after != process) };
+                if lease.after.is_none() {
+                    lease.name_us();
                 }
-                Ok(Ok(Lease { file, after: after.filter(|after| *after != process) }))
+                Ok(Ok(lease))
             }
             Err(TryLockError::WouldBlock) => Ok(Err(Held { by: holder(&mut file).0 })),
             Err(TryLockError::Error(error)) => Err(failed("lock", error)),
@@ -101,12 +134,6 @@ fn holder(file: &mut File) -> (Option<RunId>, Option<ProcessId>) {
     }
     let mut words = text.split_whitespace();
     (words.next().and_then(|run| run.parse().ok()), words.next().and_then(|process| process.parse().ok()))
-}
-
-fn name_holder(file: &mut File, run: RunId, process: ProcessId) -> io::Result<()> {
-    file.set_len(0)?;
-    file.rewind()?;
-    writeln!(file, "{run} {process}")
 }
 
 #[cfg(test)]
@@ -141,6 +168,56 @@ mod tests {
         assert_eq!(leases.take(&subject, run, dead).unwrap().unwrap().after, None, "it is alive: it is us");
         std::fs::write(directory.path().join("dune_production"), format!("{run} {dead}\n")).unwrap();
         assert_eq!(leases.take(&subject, run, next).unwrap().unwrap().after, Some(dead));
+    }
+
+    /// A holder that was killed, and subjects that it held.
+    fn dead_holder(directory: &std::path::Path, names: &[String]) -> (RunId, ProcessId) {
+        let (run, dead) = (RunId::generate(), ProcessId::generate());
+        names.iter().for_each(|name| std::fs::write(directory.join(name), format!("{run} {dead}\n")).unwrap());
+        (run, dead)
+    }
+
+    #[tokio::test]
+    async fn who_died_holding_many_subjects_is_buried_once_and_all_wait_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..50).map(|n| format!("service{n}")).collect();
+        let (run, dead) = dead_holder(directory.path(), &names);
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let (ended, burials) = (Mutex::new(ended), Arc::new(Mutex::new(Vec::new())));
+        let leases = Leases::new(directory.path()).burying(Arc::new({
+            let burials = burials.clone();
+            move |process| {
+                ended.lock().unwrap().recv().unwrap();
+                burials.lock().unwrap().push(process);
+            }
+        }));
+        let us = ProcessId::generate();
+        let mut taken: Vec<Lease> =
+            names.iter().map(|name| leases.take(&Subject::new(name), run, us).unwrap().unwrap()).collect();
+        {
+            let mut all = std::pin::pin!(futures::future::join_all(taken.iter_mut().map(|lease| leases.bury(lease))));
+            assert!(futures::poll!(&mut all).is_pending(), "each of them has asked by now");
+            assert_eq!(*burials.lock().unwrap(), [], "and nobody has been buried");
+            // Once for each of them that would bury it again.
+            names.iter().for_each(|_| end.send(()).unwrap());
+            all.await;
+        }
+        assert_eq!(*burials.lock().unwrap(), [dead]);
+        assert!(taken.iter().all(|lease| lease.after.is_none()));
+        assert_eq!(std::fs::read_to_string(directory.path().join("service7")).unwrap(), format!("{run} {us}\n"));
+    }
+
+    #[test]
+    fn whoever_lets_a_subject_go_without_burying_leaves_that_to_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let (run, dead) = dead_holder(directory.path(), &["dune".to_owned()]);
+        let leases = Leases::new(directory.path());
+        for _ in 0..2 {
+            let lease = leases.take(&Subject::new("dune"), run, ProcessId::generate()).unwrap().unwrap();
+            assert_eq!(lease.after, Some(dead));
+            let left = std::fs::read_to_string(directory.path().join("dune")).unwrap();
+            assert_eq!(left, format!("{run} {dead}\n"), "were we killed now, it would be buried all the same");
+        }
     }
 
     #[test]

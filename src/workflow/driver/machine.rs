@@ -98,12 +98,8 @@ async fn turn(session: &Session, over: &Over, subject: &Subject) -> Turn {
             return Turn::Over(why);
         }
         match session.leases.take(subject, session.run, session.process) {
-            Ok(Ok(lease)) => {
-                if let Some(dead) = lease.after {
-                    let leases = session.leases.clone();
-                    // A thread that panicked has buried nobody; the work is more important.
-                    let _ = tokio::task::spawn_blocking(move || leases.bury(dead)).await;
-                }
+            Ok(Ok(mut lease)) => {
+                session.leases.bury(&mut lease).await;
                 return over.why().map_or(Turn::Ours(Some(lease)), Turn::Over);
             }
             Ok(Err(held)) if Instant::now() >= until => return Turn::Theirs(held),
