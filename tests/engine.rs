@@ -578,6 +578,31 @@ async fn a_signal_while_a_subject_is_waited_for_leaves_it_to_the_resume() {
     assert_eq!(run.resume(state).await.0.run.status, RunStatus::Succeeded);
 }
 
+#[tokio::test]
+async fn a_signal_waits_for_no_burial_and_leaves_it_to_the_next() {
+    let run = Run::of(&["dune"]);
+    let dead = ProcessId::generate();
+    let lease = run.leases.path().join("dune");
+    std::fs::write(&lease, format!("{} {dead}\n", RunId::generate())).unwrap();
+    let recorder =
+        Arc::new(Recorder::unrecorded(begin(created(&run.workflow, &run.names(), run.mode)), "a test", None));
+    let mut plan = plan(&run.workflow, &run.stage, &run.names(), run.leases.path());
+    let (over, hears_of_it) = std::sync::mpsc::channel::<()>();
+    let (stop, hears_of_it) = (plan.stop.clone(), std::sync::Mutex::new(hears_of_it));
+    plan.leases = plan.leases.burying(Arc::new(move |_| {
+        stop.cancel();
+        // Until the session has ended; the time is for a broken promise only.
+        let _ = hears_of_it.lock().unwrap().recv_timeout(60 * SECOND);
+    }));
+    let began = std::time::Instant::now();
+    drive(recorder.clone(), plan).await.unwrap();
+    assert!(began.elapsed() < 50 * SECOND, "it has waited for the burial");
+    drop(over);
+    assert_eq!(recorder.with(|state| state.run.status), RunStatus::Interrupted);
+    assert_eq!(run.stage.calls_of("kinit"), []);
+    assert!(std::fs::read_to_string(&lease).unwrap().contains(&dead.to_string()), "who comes next buries it");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_subject_that_cannot_be_locked_is_worked_on_all_the_same() {
     let run = Run::of(&["dune", "mu2e"]);

@@ -99,7 +99,10 @@ async fn turn(session: &Session, over: &Over, subject: &Subject) -> Turn {
         }
         match session.leases.take(subject, session.run, session.process) {
             Ok(Ok(mut lease)) => {
-                session.leases.bury(&mut lease).await;
+                tokio::select! {
+                    () = session.leases.bury(&mut lease) => {}
+                    () = over.wait() => {}
+                }
                 return over.why().map_or(Turn::Ours(Some(lease)), Turn::Over);
             }
             Ok(Err(held)) if Instant::now() >= until => return Turn::Theirs(held),
