@@ -239,6 +239,21 @@ async fn a_stand_in_does_not_hide_a_failure_that_a_person_must_mend() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_signal_waits_for_no_look_for_a_stand_in() {
+    let run = Run::of(&["dune"]);
+    run.stage.play("dune", "get", "-", &[Play::Fail(Class::Transient, Duration::ZERO)]);
+    *run.stage.stand_ins_hang.lock().unwrap() = true;
+    // By then all tries have failed, and it is looked for one.
+    let tries = || run.stage.calls_of("get").len();
+    let ended = run.go().await.0;
+    assert_eq!((statuses(&ended, "dune")["get"], tries()), (StepStatus::Failed, 1));
+    let began = tokio::time::Instant::now();
+    let state = run.stopped_after(SECOND).await;
+    assert_eq!((state.run.status, tries()), (RunStatus::Interrupted, 2));
+    assert_eq!(began.elapsed(), SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_attempt_ends_at_its_timeout_even_if_the_action_is_deaf_to_it() {
     let run = Run::of(&["deaf", "hang", "tell", "fine"]);
     run.stage.play("deaf", "kinit", "-", &[Play::Deaf]);

@@ -67,6 +67,8 @@ pub struct Stage {
     pub lost: Mutex<BTreeSet<String>>,
     pub unconfigured: Mutex<BTreeSet<String>>,
     pub stand_ins: Mutex<BTreeSet<String>>,
+    /// A look for a stand-in never ends.
+    pub stand_ins_hang: Mutex<bool>,
     /// Nobody says on what there is to work.
     pub unlisted: Mutex<bool>,
     /// Called with the subject whenever somebody looks at what an earlier session made for it.
@@ -201,7 +203,13 @@ impl Action for Toy {
 
     fn stand_in<'a>(&'a self, attempt: &'a Attempt, _failure: &'a Failure) -> BoxFuture<'a, Option<Success>> {
         let found = self.stage.stand_ins.lock().unwrap().contains(attempt.step.as_str());
-        Box::pin(async move { found.then(Success::default) })
+        let hangs = *self.stage.stand_ins_hang.lock().unwrap();
+        Box::pin(async move {
+            if hangs {
+                std::future::pending::<()>().await;
+            }
+            found.then(Success::default)
+        })
     }
 
     fn product_state(&self, subject: Option<&Subject>, detail: Option<&Value>) -> ProductState {

@@ -260,10 +260,14 @@ impl Work<'_> {
             return AttemptOutcome::Failed(failure);
         }
         let attempt = Attempt { cancel: self.over.child(), ..attempt.clone() };
-        let found = tokio::time::timeout(STAND_IN_WITHIN, self.action.stand_in(&attempt, &failure)).await;
+        let found = tokio::select! {
+            found = self.action.stand_in(&attempt, &failure) => found,
+            () = sleep(STAND_IN_WITHIN) => None,
+            () = self.over.wait() => None,
+        };
         match found {
-            Ok(Some(success)) => AttemptOutcome::Stale { success, failure },
-            Ok(None) | Err(_) => AttemptOutcome::Failed(failure),
+            Some(success) => AttemptOutcome::Stale { success, failure },
+            None => AttemptOutcome::Failed(failure),
         }
     }
 
