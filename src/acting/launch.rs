@@ -20,7 +20,7 @@ use crate::workflow::definition::{Interrupted, Mode, Step, Workflow};
 use crate::workflow::event::{PlannedStep, RunCreated, Selection};
 use crate::workflow::id::{ProcessId, RunId, Subject};
 use crate::workflow::run::RunState;
-use crate::workflow::session::{self, CutOff, IsDead, Wanted};
+use crate::workflow::session::{self, ClaimError, CutOff, IsDead, Wanted};
 use crate::workflow::status::RunStatus;
 use crate::workflow::store::{Access, Store, hash_of_definition};
 
@@ -132,13 +132,12 @@ impl Launcher {
         let cut_off = self.cut_off(&order).await;
         if let Some(resumable) = cut_off.iter().find(|c| c.resumable) {
             tracing::info!(run = %resumable.run.id, "resuming an interrupted run in place of a new one");
-            match self.claim(resumable.run.id, "resume").await {
+            match self.claim_in(self.store()?, resumable.run.id, "resume").await {
                 Ok(state) => {
                     let workflow = self.definition(&resumable.run).await.unwrap_or(order.workflow);
                     return self.session(state, Order { workflow, ..order }).await;
                 }
-                // Somebody was quicker; a new run is as good.
-                Err(failed) => tracing::info!("{}", failed.message),
+                Err(error) => say_unclaimed(&error),
             }
         }
         let by = here::session(self.worker.owner.process, self.worker.trigger.clone(), self.new_trace_id());
@@ -230,9 +229,13 @@ impl Launcher {
 
     /// Claims a run for this process.
     pub async fn claim(&self, run: RunId, trigger: &str) -> Result<RunState, Failed> {
+        self.claim_in(self.store()?, run, trigger).await.map_err(|e| runs::of_claim(&e))
+    }
+
+    async fn claim_in(&self, store: &Store, run: RunId, trigger: &str) -> Result<RunState, ClaimError> {
         let trigger = format!("{} ({trigger})", self.worker.trigger);
         let by = here::session(self.worker.owner.process, trigger, self.new_trace_id());
-        session::claim(self.store()?, run, by, self.is_dead()).await.map_err(|e| runs::of_claim(&e))
+        session::claim(store, run, by, self.is_dead()).await
     }
 
     /// `None`: no trace will be sent.
@@ -246,6 +249,19 @@ impl Launcher {
             store.close();
         }
         self.worker.owner.leave();
+    }
+}
+
+/// Why a run that was cut off is not resumed in place of a new one, which is as good.
+fn say_unclaimed(error: &ClaimError) {
+    match error {
+        ClaimError::Alive { .. } | ClaimError::Ended { .. } | ClaimError::NoSuchRun(_) => {
+            tracing::info!("somebody was quicker: {error}");
+        }
+        ClaimError::Store(_) | ClaimError::Illegal { .. } => {
+            let code = runs::of_claim(error).code;
+            tracing::error!(%code, "cannot resume the interrupted run: {error}");
+        }
     }
 }
 
@@ -279,5 +295,22 @@ pub fn is_failed(status: RunStatus) -> bool {
         | RunStatus::Cancelled
         | RunStatus::Superseded
         | RunStatus::Skipped => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::acting::worker::tests::said;
+    use crate::workflow::store::StoreError;
+
+    #[test]
+    fn only_where_somebody_was_quicker_is_a_run_that_cannot_be_claimed_no_error() {
+        let run = RunId::generate();
+        let quicker = said(|| say_unclaimed(&ClaimError::Ended { run, status: RunStatus::Succeeded }));
+        assert!(quicker.contains("INFO") && quicker.contains("somebody was quicker"), "{quicker}");
+        let failed = said(|| say_unclaimed(&ClaimError::Store(StoreError::Closed)));
+        let code = StoreError::Closed.code().to_string();
+        assert!(failed.contains("ERROR") && failed.contains(&code) && !failed.contains("quicker"), "{failed}");
     }
 }

@@ -155,7 +155,7 @@ pub fn raise_open_files() {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io;
     use std::sync::{Arc, Mutex};
 
@@ -175,17 +175,22 @@ mod tests {
         }
     }
 
+    /// What is logged meanwhile.
+    pub fn said(work: impl FnOnce()) -> String {
+        let said = Said::default();
+        let writer = said.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, work);
+        String::from_utf8(said.0.lock().unwrap().clone()).unwrap()
+    }
+
     #[test]
     fn what_cannot_be_swept_is_said_with_its_code() {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("run");
         // What is no directory cannot be read as one, by root neither.
         std::fs::write(&run, "").unwrap();
-        let said = Said::default();
-        let writer = said.clone();
-        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        tracing::subscriber::with_default(subscriber, || clean_up(&run));
-        let said = String::from_utf8(said.0.lock().unwrap().clone()).unwrap();
+        let said = said(|| clean_up(&run));
         let code = guardian::sweep(&run, &[]).unwrap_err().code().to_string();
         assert!(said.contains("WARN") && said.contains(&code) && said.contains(run.to_str().unwrap()), "{said}");
     }
