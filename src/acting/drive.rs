@@ -129,7 +129,7 @@ impl Launcher {
         let recorded = recorder.why_unrecorded().is_none();
         let state = recorder.with(Clone::clone);
         let store_in_use = store.as_ref().filter(|_| recorded);
-        tokio::join!(
+        let (cut_off, (), (), ()) = tokio::join!(
             self.after(store_in_use, end),
             self.tell(store_in_use, &state, end, world.deliveries.all()),
             self.tell_loki(&state),
@@ -139,7 +139,8 @@ impl Launcher {
                 }
             }
         );
-        Ok(self.close(store.as_ref(), run, state, end, recorded).await)
+        // A store with which a thread is busy yet gives no answer soon.
+        Ok(self.close(store.as_ref().filter(|_| !cut_off), run, state, end, recorded).await)
     }
 }
 

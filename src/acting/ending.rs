@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::acting::launch::{Launcher, blocking};
+use crate::acting::launch::{Launcher, unless_stopped};
 use crate::acting::metrics;
 use crate::cli::exit::ExitCode;
 use crate::cli::output::Style;
@@ -66,18 +66,19 @@ impl Launcher {
         }
     }
 
-    /// Old runs go when a run has ended. Not when it was told to stop: whoever did so waits, and the next run does it.
-    pub(super) async fn after(&self, store: Option<&Store>, end: SessionEnd) {
+    /// Old runs go when a run has ended. Not when it is told to stop: whoever does so waits, and the next run does it.
+    /// `true`: it was told so in the middle.
+    pub(super) async fn after(&self, store: Option<&Store>, end: SessionEnd) -> bool {
         let finished = match end {
             SessionEnd::Finished => self.stop.by().is_none(),
             SessionEnd::Interrupted | SessionEnd::Cancelled | SessionEnd::Lost => false,
         };
-        let Some(store) = store.filter(|_| finished).cloned() else { return };
+        let Some(store) = store.filter(|_| finished).cloned() else { return false };
         let is_dead = self.is_dead();
         let is_live =
             move |run: &crate::workflow::run::Run| session::open_session(run).is_some_and(|s| !is_dead(s.by.process));
         let state = self.worker.places.state.clone();
-        let pruned = blocking(move || {
+        let pruned = unless_stopped(&self.stop, move || {
             let report = store.prune(Retention { keep: KEEP, min_runs: runs::LEAST_RUNS }, false, is_live)?;
             let compacted = match state {
                 Ok(state) => compact_if_due(&state, &Options::default())?,
@@ -87,7 +88,11 @@ impl Launcher {
         })
         .await;
         match pruned {
-            Ok(Ok((report, compacted))) => {
+            Ok(Err(_signal)) => {
+                tracing::info!("asked to stop: the next run removes old runs");
+                return true;
+            }
+            Ok(Ok(Ok((report, compacted)))) => {
                 if !report.runs.is_empty() {
                     tracing::info!(runs = report.runs.len(), "removed old runs");
                 }
@@ -95,11 +100,12 @@ impl Launcher {
                     tracing::info!(before, after, "compacted the store");
                 }
             }
-            Ok(Err(error)) => {
+            Ok(Ok(Err(error))) => {
                 tracing::warn!(code = %error.code(), "cannot remove old runs or compact the store: {error}");
             }
             Err(failed) => tracing::warn!("cannot remove old runs or compact the store: {}", failed.message),
         }
+        false
     }
 
     pub(super) async fn close(

@@ -78,9 +78,14 @@ impl Launcher {
             Err(why) => (None, Some(why.to_string())),
             Ok(state) => {
                 let state = state.clone();
-                match blocking(move || Store::open(&state, Access::ReadWrite)).await? {
-                    Ok(store) => (Some(store), None),
-                    Err(error) => (None, Some(format!("{error} [{}]", error.code()))),
+                match unless_stopped(&stop, move || Store::open(&state, Access::ReadWrite)).await? {
+                    Ok(Ok(store)) => (Some(store), None),
+                    Ok(Err(error)) => (None, Some(format!("{error} [{}]", error.code()))),
+                    Err(signal) => {
+                        worker.owner.leave();
+                        let message = "asked to stop before the work began: nothing was done";
+                        return Err(Failed::new(codes::STOPPED, message).exit(signal.into()));
+                    }
                 }
             }
         };
@@ -281,6 +286,17 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     tokio::task::spawn_blocking(work).await.map_err(|e| Failed::new(codes::UNEXPECTED, format!("a thread died: {e}")))
 }
 
+/// The same, unless a signal comes first. The thread is not waited for then: what it does may be cut off anywhere.
+pub(super) async fn unless_stopped<T: Send + 'static>(
+    stop: &Stop,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<Result<T, StopSignal>, Failed> {
+    tokio::select! {
+        done = blocking(work) => done.map(Ok),
+        signal = stop.struck() => Ok(Err(signal)),
+    }
+}
+
 fn unexpected(doing: &str, error: &std::io::Error) -> Failed {
     Failed::new(codes::UNEXPECTED, format!("cannot {doing}: {error}"))
 }
@@ -300,9 +316,21 @@ pub fn is_failed(status: RunStatus) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
     use crate::acting::worker::tests::said;
     use crate::workflow::store::StoreError;
+
+    #[tokio::test]
+    async fn a_signal_ends_the_wait_for_what_a_thread_does() {
+        let (stop, (end, ended)) = (Stop::default(), mpsc::channel::<()>());
+        stop.strike(StopSignal::Terminate);
+        let done = unless_stopped(&stop, move || ended.recv()).await.unwrap();
+        assert_eq!(done, Err(StopSignal::Terminate));
+        drop(end);
+        assert_eq!(unless_stopped(&Stop::default(), || 7).await.unwrap(), Ok(7));
+    }
 
     #[test]
     fn only_where_somebody_was_quicker_is_a_run_that_cannot_be_claimed_no_error() {

@@ -38,7 +38,7 @@ impl Stop {
         Ok(stop)
     }
 
-    fn strike(&self, means: StopSignal) {
+    pub(super) fn strike(&self, means: StopSignal) {
         let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
         if by.is_none() {
             tracing::warn!(signal = ?means, "asked to stop: children are ended, the run can be resumed");
@@ -50,6 +50,13 @@ impl Stop {
     /// Cancelled by the first signal.
     pub fn token(&self) -> CancellationToken {
         self.token.clone()
+    }
+
+    /// Waits for a signal.
+    pub async fn struck(&self) -> StopSignal {
+        self.token.cancelled().await;
+        // It is set before the token is cancelled.
+        self.by().unwrap_or(StopSignal::Terminate)
     }
 
     /// Which signal came first.

@@ -25,6 +25,8 @@ pub mod codes {
     pub const NO_SUCH_SERVICE: Code = Code(8);
     /// An export cannot be written.
     pub const NOT_WRITTEN: Code = Code(9);
+    /// A signal came before the work began.
+    pub const STOPPED: Code = Code(15);
 }
 
 /// A command failed, or what it did for one of several runs. Printed by `main`; of several runs, as each has failed.
@@ -143,5 +145,11 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
          An export goes only where an import would take it from: in a directory of the account that runs mt, or of root,\n\
          that is not writable for everybody (or sticky, as /tmp is), and never in place of a link, a FIFO or a directory.\n\
          `mt store export -` writes to stdout.",
+    ),
+    (
+        codes::STOPPED,
+        "asked to stop before the work began",
+        "SIGINT, SIGTERM or SIGHUP came while mt stood in line for the store, which other processes were using.\n\
+         Nothing was done and nothing is recorded. Start it again.",
     ),
 ];

@@ -265,6 +265,13 @@ impl Run {
         self.terminal.as_mut().expect("a terminal").keyboard.write_all(b"\x03").expect("it is open");
     }
 
+    /// What it says on its stderr until it ends.
+    pub fn said(&mut self) -> String {
+        let mut said = String::new();
+        self.mt.stderr.take().expect("a pipe").read_to_string(&mut said).expect("UTF-8");
+        said
+    }
+
     fn is_running(&mut self) -> bool {
         self.mt.try_wait().expect("it is our child").is_none()
     }

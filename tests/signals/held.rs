@@ -111,6 +111,12 @@ impl<'c> Hold<'c> {
     }
 }
 
+/// Does a worker of this corner have the file open?
+pub fn is_open(corner: &Corner<'_>, file: &Path) -> bool {
+    let opened = |pid: i32| fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    corner.mt_pids().into_iter().flat_map(opened).any(|fd| fs::read_link(fd.path()).is_ok_and(|path| path == file))
+}
+
 /// Stands in front of the laboratory's mail server.
 struct MailServer {
     server: Child,

@@ -5,6 +5,7 @@
 //! | `table` | what each signal does: status, exit code, and that the run can be resumed |
 //! | `case` | one signal at one step of one run |
 //! | `held` | what holds the step up meanwhile |
+//! | `starting` | signals before the work begins |
 //! | `stubborn` | children that ignore, flood, hide or multiply, at the deadline |
 
 use std::sync::LazyLock;
@@ -16,6 +17,7 @@ mod support;
 
 mod case;
 mod held;
+mod starting;
 mod stubborn;
 mod table;
 

@@ -1,0 +1,56 @@
+//! Signals before the work begins.
+
+use std::fs::File;
+
+use nix::sys::signal::Signal;
+
+use crate::case::{Run, Shot};
+use crate::held::is_open;
+use crate::support::corner::{Corner, wait_for};
+use crate::{DUNE, LAB};
+
+#[test]
+fn a_signal_that_comes_in_line_for_the_store_ends_the_run_before_it_begins() {
+    let Some(lab) = &*LAB else { return };
+    let corner = Corner::new(lab, "in-line");
+    corner.workflow(
+        "own",
+        r#"Workflow(name: "own", for_each: Service, deadline: "5m", steps: [Step(name: "first", action: Exec(command: ["true"]), timeout: "1m")])"#,
+    );
+    let words = ["run", "own", "-s", DUNE];
+    corner.run(&words).exits(0);
+    let queue = corner.state().join("queue.lock");
+    let shots = [
+        (Shot::Sent(Signal::SIGINT), 130),
+        (Shot::CtrlC, 130),
+        (Shot::Sent(Signal::SIGTERM), 143),
+        (Shot::Sent(Signal::SIGHUP), 143),
+        (Shot::TerminalClosed, 143),
+        (Shot::KillWorker, 137),
+        (Shot::KillGuardian, 137),
+        (Shot::KillBoth, 137),
+    ];
+    for (shot, code) in shots {
+        let before_us = File::open(&queue).expect("it is there");
+        before_us.lock().expect("nobody has it");
+        let mut run = Run::start(&corner, &words, shot);
+        wait_for("somebody in line", || is_open(&corner, &queue));
+        run.shoot(shot);
+        // It is not given the store, and does not go on without it.
+        if let Shot::Sent(_) = shot {
+            let said = run.said();
+            assert!(said.contains("nothing was done"), "{shot:?}: {said}");
+        }
+        assert_eq!(run.end(), code, "{shot:?}");
+        drop(before_us);
+        // A worker whose guardian was killed ends by itself.
+        wait_for("the end of all processes", || corner.processes().is_empty());
+        // Of whoever could not clear up the next start removes what is left.
+        let cleared = shot != Shot::KillBoth;
+        assert!(!cleared || corner.private_files().is_empty(), "{shot:?}: {:?}", corner.private_files());
+        assert_eq!(corner.runs().len(), 1, "{shot:?}");
+    }
+    corner.run(&words).exits(0);
+    assert_eq!(corner.private_files(), [""; 0].map(std::path::PathBuf::from));
+    assert_eq!(corner.runs().len(), 2);
+}
