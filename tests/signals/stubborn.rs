@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use jiff::{SignedDuration, Timestamp};
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::LAB;
 use crate::support::corner::{Corner, step, wait_for};
@@ -19,6 +20,9 @@ const CHILDREN: &[(&str, &str)] = &[
 ];
 const WELL: &str = "well";
 
+/// What the session may take with all that follows. By design it is over some seconds earlier.
+const DEADLINE: SignedDuration = SignedDuration::from_secs(17);
+
 /// More than a worker ever needs, and far less than a gigabyte.
 const MOST_KIB: u64 = 300 * 1024;
 
@@ -30,8 +34,8 @@ fn at_the_deadline_the_most_stubborn_children_are_ended_and_the_news_goes_out() 
         config["errorCountToSendMessage"] = json!(1);
         // Every run pushes the whole of its job's metrics, and others run beside this one.
         config["prometheus"]["jobname"] = "stubborn".into();
-        // Six seconds for the work, nine for what follows.
-        config["timeouts"]["globalTimeout"] = "15s".into();
+        // Eight seconds for the work, nine for what follows.
+        config["timeouts"]["globalTimeout"] = "17s".into();
         let like = config["experiments"]["dune"].clone();
         config["experiments"] = json!({});
         for name in CHILDREN.iter().map(|(name, _)| *name).chain([WELL]) {
@@ -47,20 +51,24 @@ fn at_the_deadline_the_most_stubborn_children_are_ended_and_the_news_goes_out() 
 )"#,
     );
     let cases = CHILDREN.iter().map(|(name, does)| format!("{name}) {does} ;;\n"));
-    let (calls, stop) = (corner.path("calls/child"), corner.path("stop"));
+    let (calls, stop, go) = (corner.path("calls/child"), corner.path("stop"), corner.path("go"));
     // Every link of the chain is in a session of its own and gone at once: nobody stands still long enough to be found.
     let chain = format!("[ -e {stop} ] && exit; sleep 0.01; setsid sh \"$0\" chain & exit", stop = stop.display());
     corner.program(
         "child",
         &format!(
-            "#!/bin/sh\n[ \"$1\" = chain ] && {{ {chain}; }}\necho $MT_EXPERIMENT >>{}\ncase $MT_EXPERIMENT in\n{}esac\nexit 0\n",
+            "#!/bin/sh\n[ \"$1\" = chain ] && {{ {chain}; }}\necho $MT_EXPERIMENT >>{}\n\
+             while [ ! -e {} ]; do sleep 0.02; done\ncase $MT_EXPERIMENT in\n{}esac\nexit 0\n",
             calls.display(),
+            go.display(),
             cases.collect::<String>()
         ),
     );
     let mails = lab.mails().len();
     let mut run = corner.start(&["run", "own"]);
+    // They begin together: who floods the machine does not keep the others from starting.
     wait_for("all children", || corner.calls("child").len() == CHILDREN.len() + 1);
+    fs::write(&go, "").expect("it can be written");
     let mut most = 0;
     wait_for("the end of the run", || {
         most = most.max(largest(&corner));
@@ -81,6 +89,11 @@ fn at_the_deadline_the_most_stubborn_children_are_ended_and_the_news_goes_out() 
         assert_eq!((&child["status"], &attempt["code"]), (&json!("timed-out"), &json!("MT0011")), "{name}: {child}");
     }
     assert_eq!(step(&found, &format!("{WELL}_production"), "child")["status"], "succeeded");
+    let time = |value: &Value| value.as_str().expect("a time").parse::<Timestamp>().expect("a time");
+    let session = &found["sessions"][0];
+    let deadline = time(&session["started_at"]) + DEADLINE;
+    let ended_at = time(&session["ended_at"]);
+    assert!(ended_at <= deadline, "the session ended at {ended_at}, its deadline was {deadline}");
     // What follows had the reserve to itself.
     assert_eq!(found["steps"][0]["status"], "succeeded", "{}", found["steps"]);
     let told = lab.mails()[mails..].iter().map(|mail| mail.text.clone()).collect::<String>();
@@ -91,11 +104,19 @@ fn at_the_deadline_the_most_stubborn_children_are_ended_and_the_news_goes_out() 
     let ours: Vec<&str> = metrics.lines().filter(|line| line.contains("job=\"stubborn\"")).collect();
     let tells_of = |name: &str| ours.iter().any(|line| line.contains(&format!("{name}_production")));
     assert!(tells_of(WELL) && tells_of("deaf"), "{ours:#?}");
+    let pushed = ours.iter().find(|line| line.starts_with("push_time_seconds")).expect("the pushgateway says when");
+    let pushed: f64 = pushed.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("seconds");
+    assert!(
+        pushed <= deadline.as_duration().as_secs_f64(),
+        "the metrics came at {pushed}, the deadline was {deadline}"
+    );
     // Resumed, and asked to end: the same children again.
     let calls = corner.calls("child").len();
     fs::remove_file(&stop).expect("it is ours");
+    fs::remove_file(&go).expect("it is ours");
     let run = corner.start(&["runs", "resume"]);
     wait_for("all children but one", || corner.calls("child").len() == calls + CHILDREN.len());
+    fs::write(&go, "").expect("it can be written");
     run.signal(Signal::SIGTERM);
     let ended = run.end();
     let left = corner.processes();
