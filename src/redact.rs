@@ -10,6 +10,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use regex::{Captures, Regex};
 
+use patterns::{BARE_URL, IN_URL, KEY, NAMED, TOKEN, UNFINISHED};
+
+mod patterns;
+
 /// What stands in a secret's place.
 const REDACTED: &str = "[redacted]";
 
@@ -76,52 +80,6 @@ impl fmt::Debug for Secret {
 /// A quote that is not closed pairs with the next one, and what follows that is a value only once the first is gone.
 const MOST_PASSES: usize = 8;
 
-/// What is a secret wherever it stands. The minimum lengths keep host names (`hvs.fnal.gov`, `s.b.org`) readable:
-/// tokens of the vault have at least 24 characters after the dot.
-static TOKEN: LazyLock<Regex> = LazyLock::new(|| {
-    // As it is, and as URLs and strings of JSON may have it.
-    let (dot, escaped) = (r"(?:\.|%2[Ee]|\\u002[Ee])", r"%[0-9A-Fa-f]{2}|\\u00[0-9A-Fa-f]{2}");
-    let letter = format!("(?:[A-Za-z0-9_-]|{escaped})");
-    let kinds = [
-        format!("hv[sbr]{dot}{letter}{{8,}}(?:{dot}{letter}+)*"), // vault: service, batch, recovery; with a namespace
-        r"s\.[A-Za-z0-9]{24,}(?:\.[A-Za-z0-9]+)*".to_owned(),     // service tokens before vault 1.10
-        r"b\.(?:AAAA[A-Za-z0-9_-]{20,}|[A-Za-z0-9_]{24,})".to_owned(), // batch tokens before vault 1.10
-        format!("eyJ{letter}{{10,}}(?:{dot}{letter}*)*"),         // JWT: base64 of `{"`
-        // `hvs.` in base64, at each of the three places where it may begin, and a JWT at the first.
-        "(?:aHZ[ziy]L|h2cy[45]|odnMu|ZXlK)[A-Za-z0-9+/_=-]{16,}".to_owned(),
-        r"hooks\.slack\.com/services/[^\s]+".to_owned(),
-    ];
-    // What is wrapped at the width of something goes on in the next line; no word of people is that long.
-    let wrapped = r"(?:=?\n[ \t>|]*[A-Za-z0-9_.+/=-]{24,})*";
-    Regex::new(&format!("(?:{}){wrapped}", kinds.join("|"))).expect("checked by every test here")
-});
-
-/// Half a token at a place where the text was cut off.
-static UNFINISHED: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(?:\bhv[sbr]|\b[sb])\.[A-Za-z0-9_-]*$|eyJ[A-Za-z0-9_.-]*$").expect("as above"));
-
-/// What is a secret because of the word before it: the word stays, so that a reader sees what was there.
-static NAMED: LazyLock<Regex> = LazyLock::new(|| {
-    // Quotes are escaped where JSON is a string in JSON, and are not closed where the text was cut off. In a URL all of it has
-    // other names.
-    let quoted = r#""(?:\\.|[^"\\\n])*"|'[^'\n]*'|\\+"[^"\n]*"|\\+'[^'\n]*'"#;
-    let value = format!(r#"(?:{quoted}|\\*["']?[^\s"',;&]+)"#);
-    let space = r"(?:[ \t+]|%20)";
-    let header = format!(
-        r#"(?:authorization|x-vault-token)(?:\\*["']|%22)?{space}*(?:[:=]|%3[ad]){space}*(?:\\*["']|%22)?(?:(?:bearer|basic|negotiate|digest|token){space}+)?"#
-    );
-    let field = format!(
-        r#"(?:password|passwd|passphrase|(?:client_)?secret(?:_id)?|(?:client|access|refresh|id|bearer|vault)_token|api_?key)(?:\\*["']|%22)?{space}*(?:[:=]|%3[ad]){space}*(?:%22)?"#
-    );
-    let scheme = r"\bbearer[ \t]+";
-    let pattern =
-        format!(r"(?i)(?<name>{header}|{field})(?<value>{value})|(?<scheme>{scheme})[A-Za-z0-9._~+/=-]{{16,}}");
-    Regex::new(&pattern).expect("as above")
-});
-
-/// `https://name:password@host`.
-static IN_URL: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"://[^/\s:@]*:[^/\s@]+@").expect("as above"));
-
 /// Terminal control: CSI and OSC sequences, then any other escape.
 static ESCAPE: LazyLock<Regex> = LazyLock::new(|| {
     Regex::new(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]P^_X][^\x07\x1b\n]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]?")
@@ -146,17 +104,39 @@ pub fn redact(text: &str) -> Cow<'_, str> {
 }
 
 fn redact_once(text: Cow<'_, str>) -> Cow<'_, str> {
+    let text = replace(text, &KEY, |_| REDACTED.to_owned());
     let text = replace(text, &NAMED, |found| {
+        let mut groups = found.iter().skip(1).flatten().map(|group| group.as_str());
+        let (Some(name), Some(value)) = (groups.next(), groups.next()) else { return found[0].to_owned() };
         // Already done, and inside of brackets.
-        let rest = found.name("value").and_then(|value| value.as_str().strip_prefix(REDACTED));
-        if rest.is_some_and(|rest| rest.chars().all(|c| matches!(c, '}' | ')' | ']' | '>' | '.'))) {
+        let rest = value.strip_prefix(REDACTED);
+        let is_done = |rest: &str| rest.starts_with([',', ';']) || rest.chars().all(|c| "})]>.".contains(c));
+        if rest.is_some_and(is_done) {
             return found[0].to_owned();
         }
-        let name = found.name("name").or_else(|| found.name("scheme")).map_or("", |name| name.as_str());
         format!("{name}{REDACTED}")
     });
     let text = replace(text, &IN_URL, |_| format!("://{REDACTED}@"));
     replace(text, &TOKEN, |_| REDACTED.to_owned())
+}
+
+/// A URL for people to see: a user's name and password in it are for the server alone.
+pub(crate) fn without_password(url: &str) -> String {
+    let url = match url.rsplit_once('@') {
+        None => url.to_owned(),
+        Some((before, after)) => match before.split_once("://") {
+            Some((scheme, _)) => format!("{scheme}://{after}"),
+            None => after.to_owned(),
+        },
+    };
+    redact(&url).into_owned()
+}
+
+/// What is configured, whatever it is: like [`redact`], and where it may be meant for a URL (`me:hunter2@host`) without
+/// its password. Control characters stay where there is no secret: whoever shows it shows them.
+pub(crate) fn redact_setting(text: &str) -> Cow<'_, str> {
+    let redacted = replace(redact(text), &BARE_URL, |_| format!("{REDACTED}@"));
+    if redacted == without_control(text) { Cow::Borrowed(text) } else { redacted }
 }
 
 /// Like [`redact`], for text whose end was cut off: half a token there goes too.
@@ -186,178 +166,4 @@ fn is_unwanted(c: char) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn every_kind_of_token_goes_and_the_words_around_it_stay() {
-        for (text, expected) in [
-            ("got hvs.CAESIJ0aB_c-Dd12 from it", "got [redacted] from it"),
-            ("hvb.AAAAAQJ_0123456789.ns1, next", "[redacted], next"),
-            ("vt=s.0123456789abcdefABCDEFgh.", "vt=[redacted]."),
-            ("b.AAAAAQI-0123456789_0123456789", "[redacted]"),
-            ("token eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln!", "token [redacted]!"),
-            ("> X-Vault-Token: abc123", "> X-Vault-Token: [redacted]"),
-            (r#"{"X-Vault-Token": "abc123"}"#, r#"{"X-Vault-Token": "[redacted]"}"#),
-            ("Authorization: Bearer opaque", "Authorization: Bearer [redacted]"),
-            ("authorization:Basic dXNlcjpwYXNz\nnext", "authorization:Basic [redacted]\nnext"),
-            ("with bearer 0123456789abcdef0123", "with bearer [redacted]"),
-            ("password=hunter2&user=me", "password=[redacted]&user=me"),
-            (r#"db_password: "correct horse", x"#, "db_password: [redacted], x"),
-            (r#"{"client_token":"root"}"#, r#"{"client_token":[redacted]}"#),
-            ("password='a b password='hunter2 x", "password=[redacted] x"),
-            // JSON in a string of JSON, and a quote in a value.
-            (
-                r#"{"body":"{\"client_token\":\"root\",\"x\":1}"}"#,
-                r#"{"body":"{\"client_token\":[redacted],\"x\":1}"}"#,
-            ),
-            (r#"{\\\"password\\\": \\\"a b\\\"}"#, r#"{\\\"password\\\": [redacted]}"#),
-            (r#"{"password":"hun\"ter2 x", "y": 1}"#, r#"{"password":[redacted], "y": 1}"#),
-            ("VAULT_TOKEN=root mt", "VAULT_TOKEN=[redacted] mt"),
-            // In a URL.
-            ("/?password%3Dhunter2&x", "/?password%3D[redacted]&x"),
-            ("%22password%22%3A+%22hunter2%22", "%22password%22%3A+%22[redacted]"),
-            ("Authorization%3A%20Bearer%20abc&x", "Authorization%3A%20Bearer%20[redacted]&x"),
-            ("https://me:hunter2@proxy/x", "https://[redacted]@proxy/x"),
-            ("POST https://hooks.slack.com/services/T0/B0/x", "POST https://[redacted]"),
-        ] {
-            assert_eq!(redact(text), expected);
-        }
-    }
-
-    #[test]
-    fn a_token_in_other_clothes_goes_too() {
-        let jwt = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJiYWJibGVkIn0.YmFiYmxlZC1zaWduYXR1cmU";
-        let vault = "hvs.CAESIJ0aB-cDd12345678901234567890";
-        for token in [jwt, vault] {
-            for clothed in [
-                token.replace('.', "%2E").replace('-', "%2d"),
-                token.replace('.', "\\u002e").replace('-', "\\u002D"),
-                token.replace('I', "\\u0049"),
-            ] {
-                assert_eq!(redact(&format!("at /?jwt={clothed}&x")), "at /?jwt=[redacted]&x");
-            }
-        }
-        // In base64 with nothing, "a" and "aa" before it.
-        for encoded in [
-            "aHZzLkNBRVNJSjBhQi1jRGQxMjM0NTY3ODkwMTIzNDU2Nzg5MA==",
-            "YWh2cy5DQUVTSUowYUItY0RkMTIzNDU2Nzg5MDEyMzQ1Njc4OTA=",
-            "YWFodnMuQ0FFU0lKMGFCLWNEZDEyMzQ1Njc4OTAxMjM0NTY3ODkw",
-            "ZXlKaGJHY2lPaUpGVXpJMU5pSjkuZXlKemRXSWlPaUppWVdKaWJHVmtJbjA=",
-        ] {
-            let redacted = redact(encoded);
-            assert!(redacted.len() <= 4 + REDACTED.len() && redacted.ends_with(REDACTED), "{redacted}");
-        }
-    }
-
-    #[test]
-    fn a_wrapped_token_goes_with_all_its_lines() {
-        let token = format!("eyJhbGciOiJFUzI1NiJ9.{}", "0123456789abcdefghijABCDEFGHIJ".repeat(12));
-        for (before, between) in [("", "\n"), ("> ", "\r\n> "), ("  ", "=\n  ")] {
-            let lines: Vec<&str> = token.as_bytes().chunks(60).map(|line| std::str::from_utf8(line).unwrap()).collect();
-            // The last line is short enough to be a word of people's, and the rest is no token without the others.
-            let text = format!("said:\n{before}{}\nand went away", lines[..lines.len() - 1].join(between));
-            assert_eq!(redact(&text), format!("said:\n{before}[redacted]\nand went away"));
-        }
-    }
-
-    #[test]
-    fn a_known_secret_goes_as_it_is_and_in_base64_wherever_it_stands_there() {
-        let secret = Secret::new("labpass".to_owned());
-        // "labpass", "\0labuser\0labpass", "\0a\0labpass", "\0ab\0labpass" and a password in the middle.
-        for encoded in
-            ["bGFicGFzcw==", "AGxhYnVzZXIAbGFicGFzcw==", "AGEAbGFicGFzcw==", "AGFiAGxhYnBhc3M=", "eGxhYnBhc3N4eA=="]
-        {
-            assert_eq!(secret.out_of(&format!("ä: {encoded} «{encoded}»")), "ä: [redacted] «[redacted]»", "{encoded}");
-        }
-        assert_eq!(secret.out_of("labpass, labuser xlabpass"), "[redacted], labuser x[redacted]");
-        assert_eq!(Secret::new(String::new()).out_of("as it is"), "as it is");
-    }
-
-    #[test]
-    fn a_value_whose_quote_is_not_closed_goes() {
-        for text in [r#"{"password":"hunter2"#, r#"{\"password\":\"hunter2"#, "password='hunter2"] {
-            assert!(!redact(text).contains("hunter2"), "{text}");
-        }
-    }
-
-    #[test]
-    fn ordinary_words_stay() {
-        for text in [
-            "ssh: connect to host dunegpvms.b.fnal.gov port 22: Connection refused",
-            "s.b. is a host, hvs.fnal.gov too, and b.org",
-            "htgettoken: Failure getting token from https://vault.fnal.gov:8200",
-            "storing bearer token in /tmp/bt_u1000-dune_production",
-            "kinit: Password incorrect while getting initial credentials",
-            "dunepro@dunegpvm01.fnal.gov:/tmp/vt_u1234",
-            "https://cilogon.org/device/?user_code=ABC-DEF-GHI",
-            "dies\tund\ndas",
-        ] {
-            assert!(matches!(redact(text), Cow::Borrowed(same) if same == text), "{text:?} became {:?}", redact(text));
-        }
-    }
-
-    #[test]
-    fn terminal_control_goes() {
-        assert_eq!(redact("\x1b[1;31mred\x1b[0m \x1b]0;title\x07x\0y\r\nz\rw\u{202e}\u{9b}q"), "red xy\nz\nwq");
-    }
-
-    #[test]
-    fn half_a_token_goes_where_the_text_was_cut_off() {
-        for text in ["token: hvs.CAE", "token: s.0123456789", "token: eyJhb", "token: hvs."] {
-            assert_eq!(redact_unfinished(text), "token: [redacted]");
-        }
-        assert_eq!(redact_unfinished("connection to hvs.fnal.gov failed"), "connection to hvs.fnal.gov failed");
-    }
-
-    #[test]
-    fn a_secret_cannot_be_printed() {
-        assert_eq!(format!("{:?}", Secret::new("hvs.x".to_owned())), "Secret(…)");
-    }
-
-    fn token() -> impl Strategy<Value = String> {
-        prop_oneof![
-            "hv[sbr]\\.[A-Za-z0-9_-]{24,120}",
-            "s\\.[A-Za-z0-9]{24}",
-            "b\\.AAAAA[A-Za-z0-9_-]{80,120}",
-            "eyJ[A-Za-z0-9_-]{20,80}\\.eyJ[A-Za-z0-9_-]{20,200}\\.[A-Za-z0-9_-]{40,90}",
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn a_token_never_survives_wherever_it_stands(before in any::<String>(), token in token(), after in any::<String>()) {
-            let text = format!("{before}{token}{after}");
-            let redacted = redact(&text);
-            // Neither its end nor its beginning, unless the neighbourhood says it too.
-            let secret = &token[token.len() - 12..];
-            prop_assume!(!before.contains(secret) && !after.contains(secret));
-            prop_assert!(!redacted.contains(secret), "{redacted:?}");
-            prop_assert!(!redacted.contains(&token[..16]), "{redacted:?}");
-        }
-
-        #[test]
-        fn a_coloured_token_does_not_survive(token in token(), at in 1usize..24) {
-            let (head, tail) = token.split_at(at);
-            let text = format!("{head}\x1b[31m{tail}\x1b[0m");
-            prop_assert_eq!(redact(&text), REDACTED);
-        }
-
-        #[test]
-        fn redacting_twice_changes_nothing_more(text in "(?s).{0,200}", token in token()) {
-            let once = redact(&format!("{text} password={token} {text}")).into_owned();
-            prop_assert_eq!(redact(&once), once.as_str());
-        }
-
-        #[test]
-        fn text_of_short_words_is_unchanged(text in "([a-zA-Z0-9_-]{1,20}[ .:/\n\t]{1,2}){0,30}") {
-            let lower = text.to_lowercase();
-            let named = ["authorization", "passw", "passphrase", "bearer", "_token", "api"];
-            prop_assume!(!named.iter().any(|name| lower.contains(name)));
-            prop_assume!(!text.contains("hv") && !text.contains("eyJ") && !text.contains("AAAA"));
-            prop_assert_eq!(redact(&text), text.as_str());
-        }
-    }
-}
+mod tests;

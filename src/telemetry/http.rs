@@ -17,17 +17,6 @@ pub(super) fn client(builder: impl Fn() -> ClientBuilder, url: &Url) -> reqwest:
     client.or_else(|_| builder().build())
 }
 
-/// A user's name and password in an address are for the server alone.
-pub(super) fn without_password(text: &str) -> String {
-    match text.rsplit_once('@') {
-        None => text.to_owned(),
-        Some((before, after)) => match before.split_once("://") {
-            Some((scheme, _)) => format!("{scheme}://{after}"),
-            None => after.to_owned(),
-        },
-    }
-}
-
 fn authorities() -> Vec<Certificate> {
     let given = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let files = given.into_iter().chain(BUNDLES.iter().map(PathBuf::from));

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::config::Loki;
 use crate::http_error::{beginning, cause};
-use crate::redact::redact;
+use crate::redact::{redact, without_password};
 use crate::telemetry::BUDGET;
-use crate::telemetry::http::{self, without_password};
+use crate::telemetry::http;
 
 /// Where Loki takes lines.
 const PUSH: &str = "/loki/api/v1/push";

@@ -8,8 +8,8 @@ use reqwest::{Client, Method, Response, Url, redirect};
 
 use super::codes;
 use crate::http_error::cause;
-use crate::redact;
-use crate::telemetry::http::{self, without_password};
+use crate::redact::{redact, without_password};
+use crate::telemetry::http;
 use crate::workflow::code::Code;
 
 /// A gateway that takes longer is given up.
@@ -130,7 +130,7 @@ impl Gateway {
     /// The beginning of the answer in one line, redacted. However long it is, no more than its first piece is read.
     async fn words(&self, mut answer: Response) -> Result<String, GatewayError> {
         let first = answer.chunk().await.map_err(|error| self.failed(&error))?.unwrap_or_default();
-        let text = redact::redact(&String::from_utf8_lossy(&first)).split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = redact(&String::from_utf8_lossy(&first)).split_whitespace().collect::<Vec<_>>().join(" ");
         let printable = text.chars().filter(|c| !c.is_control());
         Ok(printable.take(MOST_WORDS).collect())
     }

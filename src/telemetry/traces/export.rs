@@ -25,8 +25,8 @@ use reqwest::{Client, Url, redirect};
 use super::codes;
 use crate::config::{Tracing, TracingProtocol};
 use crate::http_error::cause;
-use crate::redact::redact;
-use crate::telemetry::http::{self, without_password};
+use crate::redact::{redact, without_password};
+use crate::telemetry::http;
 use crate::workflow::code::Code;
 
 /// A collector that takes longer over one request is given up, and the trace with it. Requests go side by side, so this is what
