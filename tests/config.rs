@@ -109,7 +109,7 @@ fn every_key_is_read_and_every_override_wins() {
     assert_eq!(config.logs["token-push"].logfile.as_deref(), Some(Path::new("/log/info")));
     assert_eq!(config.logs["token-push"].debugfile.as_deref(), Some(Path::new("/log/debug")));
     let ferry = config.ferry;
-    assert_eq!(ferry.base_url().unwrap(), "https://ferry.example.org:8445");
+    assert_eq!(ferry.base_url().unwrap(), "https://mt:hunter2@ferry.example.org:8445");
     assert_eq!(ferry.host_cert, Some(PathBuf::from("/cert.pem")));
     assert_eq!(ferry.host_key, Some(PathBuf::from("/key.pem")));
     assert_eq!(ferry.ca_path, Some(PathBuf::from("/ca")));

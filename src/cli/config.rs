@@ -11,6 +11,7 @@ use super::exit::ExitCode;
 use super::output::{self, Cell, OutputFormat, Paint, SCHEMA_VERSION, Style};
 use super::services;
 use crate::config::{self, Config, Environment, LoadError, Remark, Source, show_duration};
+use crate::redact::without_password;
 
 /// `mt config …`
 #[derive(Clone, Copy, Debug, Subcommand)]
@@ -282,16 +283,19 @@ fn global(config: &Config) -> Vec<Effective> {
         ("templates.adminMail".into(), json!(config.templates.admin_mail)),
         ("templates.stakeholderMail".into(), json!(config.templates.stakeholder_mail)),
         ("templates.slack".into(), json!(config.templates.slack)),
-        ("prometheus.host".into(), json!(config.prometheus.as_ref().map(|prometheus| &prometheus.host))),
+        (
+            "prometheus.host".into(),
+            json!(config.prometheus.as_ref().map(|prometheus| without_password(&prometheus.host))),
+        ),
         ("prometheus.jobname".into(), json!(config.prometheus_job())),
-        ("tracing.url".into(), json!(config.tracing.as_ref().map(|tracing| &tracing.url))),
+        ("tracing.url".into(), json!(config.tracing.as_ref().map(|tracing| without_password(&tracing.url)))),
         ("tracing.protocol".into(), json!(config.tracing.as_ref().map(|tracing| tracing.protocol))),
-        ("loki.host".into(), json!(config.loki.as_ref().map(|loki| &loki.host))),
+        ("loki.host".into(), json!(config.loki.as_ref().map(|loki| without_password(&loki.host)))),
         (
             "loki.response_header_timeout".into(),
             duration(config.loki.as_ref().map(|loki| loki.response_header_timeout)),
         ),
-        ("ferry.host".into(), json!(ferry.host)),
+        ("ferry.host".into(), json!(ferry.host.as_deref().map(without_password))),
         ("ferry.port".into(), json!(ferry.port)),
         ("ferry.hostCert".into(), json!(ferry.host_cert)),
         ("ferry.hostKey".into(), json!(ferry.host_key)),
@@ -391,7 +395,9 @@ mod tests {
         insta_settings().bind(|| insta::assert_snapshot!(table));
         let (_, json, _) = run_on(&fixture("every-key.json"), ConfigCommand::Show, OutputFormat::Json);
         insta_settings().bind(|| insta::assert_snapshot!(json));
-        assert!(!table.contains("slack.example.org") && !json.contains("slack.example.org"));
+        for secret in ["slack.example.org", "hunter2"] {
+            assert!(!table.contains(secret) && !json.contains(secret), "{secret}");
+        }
     }
 
     #[test]

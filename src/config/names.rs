@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use crate::redact::redact_setting;
+
 use super::service::{AccountName, CreddName, ExperimentName, NodeName, RoleName};
 
 /// No name is longer (DNS's limit).
@@ -121,8 +123,10 @@ impl Rule {
     }
 }
 
-/// Quoted, escaped, and not endless.
+/// Quoted, escaped, without secrets, and not endless.
 pub(super) fn show(text: &str) -> String {
+    // Before it is cut: half a secret looks like none.
+    let text = redact_setting(text);
     let mut shown: String = text.chars().take(80).map(escape).collect();
     if text.chars().nth(80).is_some() {
         shown.push('…');
@@ -327,5 +331,17 @@ mod tests {
         let error = "du\u{1b}[31mne".parse::<AccountName>().unwrap_err().to_string();
         assert!(error.starts_with(r#""du\u{1b}[31mne" is not an account: it holds a control character"#), "{error}");
         assert!(!error.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_not_shown_however_long_it_is() {
+        for (text, expected) in [
+            ("admin:hunter2@push:9091", r#""[redacted]@push:9091""#.to_owned()),
+            (&format!("https://admin:{}@push", "hunter2".repeat(20)), r#""https://[redacted]@push""#.to_owned()),
+            ("me@example.org", r#""me@example.org""#.to_owned()),
+            (&"ä".repeat(100), format!("\"{}…\"", "\\u{e4}".repeat(80))),
+        ] {
+            assert_eq!(show(text), expected);
+        }
     }
 }
