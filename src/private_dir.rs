@@ -11,7 +11,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, umask};
 use nix::unistd::{Uid, geteuid, mkdir};
 
+use ulid::Ulid;
+
 use crate::workflow::code::Code;
+
+/// A directory for everybody on a file system that is always there.
+const IN_MEMORY: &str = "/dev/shm";
 
 /// A private directory is not ours alone, or cannot be made.
 pub const PRIVATE_DIRECTORY: Code = Code(93);
@@ -69,6 +74,9 @@ pub fn leave_no_core() {
     // none. A file of one byte is none either. To lower a limit is always allowed.
     let most = getrlimit(Resource::RLIMIT_CORE).map_or(0, |(_, most)| most.min(1));
     let _ = setrlimit(Resource::RLIMIT_CORE, most, most);
+    // Where the limit is 0 already, a program gets a core without any of the memory. Where cores cannot be made there is no
+    // such file. Not PR_SET_DUMPABLE: it ends with the next exec, and hides `environ` from the guardian of another run.
+    let _ = std::fs::write("/proc/self/coredump_filter", "0");
 }
 
 /// Makes the directory (its parent must exist) with mode 0700, or checks the one that is there: a real directory, not a
@@ -100,17 +108,44 @@ pub fn create(path: &Path) -> Result<(), PrivateDirError> {
 }
 
 /// Where private directories, locks and leases live when the state directory cannot be used: `mt-<uid>/` in
-/// `$XDG_RUNTIME_DIR`, else in `/dev/shm`. Made and checked as [`create`] does.
+/// `$XDG_RUNTIME_DIR`, else in `/dev/shm`, where it is `mt-<uid>-<ulid>/` if somebody else has taken the name. Made and checked
+/// as [`create`] does.
 pub fn fallback() -> Result<PathBuf, PrivateDirError> {
-    let path = runtime_dir().map_or_else(in_memory, below);
+    let Some(dir) = runtime_dir() else { return in_shared(Path::new(IN_MEMORY)) };
+    let path = below(&dir);
     create(&path)?;
     Ok(path)
+}
+
+/// Anybody may have made what has our name there. Then one that nobody could foresee serves, the same for all our processes.
+fn in_shared(parent: &Path) -> Result<PathBuf, PrivateDirError> {
+    let path = below(parent);
+    let Err(error) = create(&path) else { return Ok(path) };
+    if ours_beside(&path).is_empty() {
+        create(&parent.join(format!("{}-{}", name(), Ulid::new())))?;
+    }
+    // Of two that were made at once all take the older.
+    let Some(oldest) = ours_beside(&path).into_iter().next() else { return Err(error) };
+    create(&oldest)?;
+    Ok(oldest)
+}
+
+/// Our directories with a longer name, the oldest first.
+fn ours_beside(path: &Path) -> Vec<PathBuf> {
+    let prefix = format!("{}-", name());
+    let entries = path.parent().and_then(|parent| std::fs::read_dir(parent).ok()).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    let mut ours: Vec<_> = named.map(|entry| entry.path()).filter(|path| is_ours(path)).collect();
+    ours.sort();
+    ours
 }
 
 /// Where [`fallback`] may have been for an earlier process: a terminal has a runtime directory, cron has none. Those that
 /// are there and ours; none is made.
 pub fn earlier_fallbacks() -> Vec<PathBuf> {
-    let places = runtime_dir().map(below).into_iter().chain([in_memory()]);
+    let in_memory = below(Path::new(IN_MEMORY));
+    let beside = ours_beside(&in_memory);
+    let places = runtime_dir().map(|dir| below(&dir)).into_iter().chain([in_memory]).chain(beside);
     places.filter(|path| is_ours(path)).collect()
 }
 
@@ -118,12 +153,12 @@ fn runtime_dir() -> Option<PathBuf> {
     env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute() && dir.is_dir())
 }
 
-fn in_memory() -> PathBuf {
-    below(PathBuf::from("/dev/shm"))
+fn below(parent: &Path) -> PathBuf {
+    parent.join(name())
 }
 
-fn below(parent: PathBuf) -> PathBuf {
-    parent.join(format!("mt-{}", geteuid()))
+fn name() -> String {
+    format!("mt-{}", geteuid())
 }
 
 /// A real directory of our own account. Where it stands nobody else may put another in its place.
@@ -198,9 +233,20 @@ mod tests {
         std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o755)).unwrap();
         let name = format!("mt-{}", geteuid());
         symlink(&target, dir.path().join(&name)).unwrap();
-        let error = create(&below(dir.path().to_owned())).unwrap_err();
+        let error = create(&below(dir.path())).unwrap_err();
         assert!(matches!(error, PrivateDirError::Refused { .. }), "{error}");
         assert_eq!(mode(&target), 0o755);
+    }
+
+    #[test]
+    fn whoever_takes_our_name_keeps_us_from_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        // What is not ours cannot be made without root; a file serves.
+        std::fs::write(below(dir.path()), "").unwrap();
+        let taken = in_shared(dir.path()).unwrap();
+        assert!(is_ours(&taken) && taken != below(dir.path()) && mode(&taken) == 0o700, "{taken:?}");
+        assert_eq!(in_shared(dir.path()).unwrap(), taken, "the next process is in the same");
+        assert_eq!(ours_beside(&below(dir.path())), [taken], "and it is swept");
     }
 
     #[test]

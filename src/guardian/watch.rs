@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, kill, raise, sigaction, sigprocmask,
 };
@@ -290,7 +289,6 @@ fn collect(worker: Pid) -> Option<End> {
 
 /// So that a shell sees what it would have seen without us.
 fn die_by(signal: i32) -> ! {
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0); // the worker has dumped its core; ours says nothing
     // SAFETY: the default action runs no code of ours, and the set is a live value.
     unsafe {
         libc::signal(signal, libc::SIG_DFL);
