@@ -67,7 +67,7 @@ impl Smtp {
         let connect = AsyncSmtpConnection::connect_tokio1(address, Some(ANSWER_WITHIN), &own_name, at_once, None);
         let mut connection = within(&place, connect, |error| match implicit && error.is_tls() {
             true => unsafe_connection(error, &place),
-            false => classify(error, &place, MAIL_UNREACHABLE),
+            false => classify(error, &place, MAIL_UNREACHABLE, None),
         })
         .await?;
         if let Some(tls) = later {
@@ -86,8 +86,7 @@ impl Smtp {
             let credentials = Credentials::new(login.username.clone(), password.expose().to_owned());
             let mechanisms = [Mechanism::Plain, Mechanism::Login];
             let answer = connection.auth(&mechanisms, &credentials);
-            let answer = within(&place, answer, |error| of_login(error, &place, login)).await;
-            answer.map_err(|failure| without(Some(&password), failure))?;
+            within(&place, answer, |error| of_login(error, &place, login, &password)).await?;
             told = Some(password);
         }
         Ok(Self { connection, place, password: told })
@@ -125,7 +124,7 @@ impl Smtp {
         let taken = tokio::time::timeout(TAKE_WITHIN, self.connection.message(&letter.text)).await;
         match taken {
             Ok(Ok(_)) => Ok(refused),
-            Ok(Err(error)) => Err(without(self.password.as_ref(), classify(&error, &place, MAIL_UNCERTAIN))),
+            Ok(Err(error)) => Err(classify(&error, &place, MAIL_UNCERTAIN, self.password.as_ref())),
             Err(_) => {
                 let message = format!("the mail server {place} has the mail and does not confirm it");
                 Err(Failure::new(Class::Timeout, MAIL_UNCERTAIN, message).with_next(LOOK))
@@ -146,8 +145,8 @@ impl Smtp {
     async fn say<C: std::fmt::Display>(&mut self, command: C) -> Result<(), Failure> {
         let place = self.place.clone();
         let answer = self.connection.command(command);
-        let answer = within(&place, answer, |error| classify(error, &place, MAIL_UNREACHABLE)).await;
-        answer.map(drop).map_err(|failure| without(self.password.as_ref(), failure))
+        let of_error = |error: &Error| classify(error, &place, MAIL_UNREACHABLE, self.password.as_ref());
+        within(&place, answer, of_error).await.map(drop)
     }
 }
 
@@ -213,25 +212,18 @@ fn password(login: &MailLogin) -> Result<Secret, Failure> {
     Ok(Secret::new(text.to_owned()))
 }
 
-/// The failure without the password, if the server has said it back.
-fn without(password: Option<&Secret>, mut failure: Failure) -> Failure {
-    if let Some(password) = password {
-        failure.message = password.out_of(&failure.message);
-    }
-    failure
-}
-
 fn unsafe_connection(error: &Error, place: &str) -> Failure {
     let message = format!("the connection to the mail server {place} cannot be made safe: {}", chain(error));
     Failure::new(Class::Permanent, MAIL_TLS, message).with_next("correct email.tls, smtpPort or caFile")
 }
 
-fn of_login(error: &Error, place: &str, login: &MailLogin) -> Failure {
+fn of_login(error: &Error, place: &str, login: &MailLogin, password: &Secret) -> Failure {
     if error.is_permanent() || error.is_client() {
-        let message = format!("the mail server {place} does not let {} in: {}", login.username, chain(error));
+        let said = password.out_of(&chain(error));
+        let message = format!("the mail server {place} does not let {} in: {said}", login.username);
         return Failure::new(Class::Permanent, MAIL_LOGIN, message);
     }
-    classify(error, place, MAIL_UNREACHABLE)
+    classify(error, place, MAIL_UNREACHABLE, Some(password))
 }
 
 /// Did what answers say something that no mail server says?
@@ -242,8 +234,8 @@ fn is_no_server(error: &Error) -> bool {
     error.is_response() || std::error::Error::source(error).is_some_and(not_text)
 }
 
-/// `lost` is what it means when there was no answer.
-fn classify(error: &Error, place: &str, lost: Code) -> Failure {
+/// `lost` is what it means when there was no answer; `password` what the server was told and may have said back.
+fn classify(error: &Error, place: &str, lost: Code, password: Option<&Secret>) -> Failure {
     let (class, code, next) = if error.is_permanent() {
         (Class::Permanent, MAIL_REFUSED, "correct email.from or the addresses")
     } else if error.is_transient() {
@@ -255,7 +247,10 @@ fn classify(error: &Error, place: &str, lost: Code) -> Failure {
         true => format!("what answers at {place} is no mail server"),
         false => format!("the mail server {place}"),
     };
-    Failure::new(class, code, format!("{who}: {}", chain(error))).with_next(next)
+    let said = chain(error);
+    // First: of what redacting leaves of a password nobody knows that it is one.
+    let said = password.map_or_else(|| said.clone(), |password| password.out_of(&said));
+    Failure::new(class, code, format!("{who}: {said}")).with_next(next)
 }
 
 /// An error with its causes.
