@@ -176,6 +176,11 @@ pub fn program_output(data: &[u8]) {
         {
             failure(&classify(exit, &said, &facts));
         }
+        let next = remote::push(exit, &said, &facts).next.unwrap_or_default();
+        assert!(
+            !next.contains(['$', '`', ';', '|', '&', '<', '>', '\'', '\\']),
+            "a command of somebody else's: {next}"
+        );
         let _ = remote::only_about(exit, &said, "vt_u1");
     }
 }
@@ -187,6 +192,10 @@ fn failure(failure: &Failure) {
     assert!(!failure.message.contains('\n'), "more than a line: {failure:?}");
     assert!(crate::explain::find(failure.code).is_some(), "{} is not explained", failure.code);
     assert_eq!(redact(&failure.message), failure.message, "a secret in a message");
+    let next = failure.next.as_deref().unwrap_or_default();
+    printable(next);
+    assert!(!next.contains('\n'), "more than a line: {failure:?}");
+    assert_eq!(redact(next), next, "a secret in advice");
 }
 
 /// What FERRY answers: a UID that a person can have, or a failure with printable words.

@@ -61,9 +61,11 @@ impl Rule {
             (None, Exit::Code(code)) if output.trim().is_empty() => format!("it said nothing and ended with {code}"),
             (None, Exit::Code(_) | Exit::Signal(_)) => last_line(output),
         };
-        let mut failure = Failure::new(self.class, self.code, fill(self.cause, &line, facts)).with_output(output);
-        failure.next = self.next.map(|next| fill(next, &line, facts));
-        failure
+        let failure = Failure::new(self.class, self.code, fill(self.cause, &line, facts)).with_output(output);
+        match self.next {
+            Some(next) => failure.with_next(fill(next, &line, facts)),
+            None => failure,
+        }
     }
 }
 

@@ -123,14 +123,28 @@ pub fn ping(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
 
 /// Why rsync failed.
 pub fn push(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
-    let mut failure = super::classify(PUSH, &PUSH_FALLBACK, exit, output, facts);
+    let failure = super::classify(PUSH, &PUSH_FALLBACK, exit, output, facts);
+    let fact = |wanted| facts.iter().find(|(name, _)| *name == wanted).map_or("", |(_, value)| *value);
+    let (node, account) = (fact("node"), fact("account"));
     // ssh knows which file holds the key.
-    if let Some(remove) = output.lines().map(str::trim).find(|line| line.starts_with("ssh-keygen ")) {
-        let then = facts.iter().filter(|(name, _)| *name == "account" || *name == "node").map(|(_, value)| *value);
-        let login = then.rev().collect::<Vec<_>>().join("@");
-        failure.next = Some(format!("if the node was reinstalled:  {remove}  then  ssh {login}"));
+    let remove = output.lines().map(str::trim).find(|line| is_removal(line, node)).filter(|_| failure.code == HOST_KEY);
+    match remove {
+        Some(remove) => {
+            failure.with_next(format!("if the node was reinstalled:  {remove}  then  ssh {account}@{node}"))
+        }
+        None => failure,
     }
-    failure
+}
+
+/// ssh's `ssh-keygen -f "FILE" -R "NODE"`, and nothing else: whoever answers in the node's place may have written the line, and
+/// people are told to run it.
+fn is_removal(line: &str, node: &str) -> bool {
+    let parts = line.strip_prefix("ssh-keygen -f \"").and_then(|rest| rest.strip_suffix('"')?.split_once("\" -R \""));
+    let Some((file, host)) = parts else { return false };
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-' | '+' | '@');
+    let port = host.strip_prefix('[').and_then(|rest| rest.strip_prefix(node)?.strip_prefix("]:"));
+    let with_port = port.is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()));
+    file.starts_with('/') && file.chars().all(plain) && (host == node || with_port)
 }
 
 /// Did nothing but this file fail? rsync goes on with the other files (exit code 23), and names the file in every line
@@ -187,6 +201,32 @@ mod tests {
         let next = failure.next.expect("advice");
         assert!(next.contains(r#"ssh-keygen -f "/lab/known_hosts" -R "node2.lab.test""#), "{next}");
         assert!(next.ends_with("ssh dunepro@node2.lab.test"), "{next}");
+    }
+
+    #[test]
+    fn what_a_node_says_is_no_command_for_people_unless_it_is_sshs_own() {
+        let changed = "WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!\nHost key verification failed.\n";
+        let next = |output: &str| push(Exit::Code(255), output, FACTS).next.expect("advice");
+        let own = r#"ssh-keygen -f "/lab/known_hosts" -R "[node2.lab.test]:2222""#;
+        assert!(next(&format!("  {own}\r\n{changed}")).contains(own));
+        for evil in [
+            r#"ssh-keygen -f "/lab/$(id)" -R "node2.lab.test""#,
+            r#"ssh-keygen -f "/lab/x" -R "node1.lab.test""#,
+            r#"ssh-keygen -f "/lab/x" -R "node2.lab.test" -y "x""#,
+            r#"ssh-keygen -f "/lab/x" -R "node2.lab.test"; id"#,
+            r#"ssh-keygen -f "x" -R "node2.lab.test""#,
+            r#"ssh-keygen -f "/lab/x" -R "[node2.lab.test]:2 -y""#,
+            "ssh-keygen -y; id",
+        ] {
+            let said = next(&format!("{evil}\n{changed}"));
+            assert_eq!(
+                said,
+                "if the node was reinstalled:  ssh-keygen -R node2.lab.test  then  ssh dunepro@node2.lab.test"
+            );
+        }
+        let other = format!("{own}\nrsync: connection unexpectedly closed");
+        let failure = push(Exit::Code(12), &other, FACTS);
+        assert!(!failure.next.unwrap().contains("ssh-keygen"), "nothing is said of a host key");
     }
 
     #[test]
