@@ -7,6 +7,8 @@ use super::names::show;
 
 /// Deeper nesting than this is refused, so that no reader of the tree can run out of stack.
 pub(super) const MAX_DEPTH: usize = 64;
+/// More values than this are no configuration. Every list and map and every value in one counts.
+pub(super) const MAX_VALUES: usize = 200_000;
 
 /// A value and its place.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +80,41 @@ impl SyntaxError {
 
     pub fn too_deep(at: Position) -> Self {
         Self::new(at, format!("nested more than {MAX_DEPTH} levels deep"))
+    }
+}
+
+/// How large a value is, everything in it included.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Size {
+    /// Itself and what it holds.
+    pub values: usize,
+    /// The keys and texts.
+    pub bytes: usize,
+    /// How deep lists and maps go.
+    pub depth: usize,
+}
+
+impl Node {
+    /// How large it is.
+    pub fn size(&self) -> Size {
+        let of_all = |children: &mut dyn Iterator<Item = &Self>| {
+            let sum = |all: Size, one: Size| Size {
+                values: all.values + one.values,
+                bytes: all.bytes + one.bytes,
+                depth: all.depth.max(one.depth + 1),
+            };
+            children.map(Self::size).fold(Size { values: 1, bytes: 0, depth: 1 }, sum)
+        };
+        match &self.kind {
+            Kind::List(items) => of_all(&mut items.iter()),
+            Kind::Map(entries) => {
+                let keys: usize = entries.iter().map(|entry| entry.key.len() + entry.written.len()).sum();
+                let inside = of_all(&mut entries.iter().map(|entry| &entry.value));
+                Size { bytes: inside.bytes + keys, ..inside }
+            }
+            Kind::Text(text) => Size { values: 1, bytes: text.len(), depth: 0 },
+            Kind::Null | Kind::Bool(_) | Kind::Integer(_) | Kind::Float(_) => Size { values: 1, bytes: 0, depth: 0 },
+        }
     }
 }
 

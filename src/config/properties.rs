@@ -208,6 +208,78 @@ fn nesting_is_bounded_in_every_format() {
 }
 
 #[test]
+fn aliases_of_a_long_text_do_not_fill_the_memory() {
+    let long = "x".repeat(1 << 20);
+    let aliases = |times| format!("a: &a {long}\nb: [{}]\n", vec!["*a"; times].join(", "));
+    assert!(Format::Yaml.parse(&aliases(10)).is_ok());
+    let error = Format::Yaml.parse(&aliases(100)).unwrap_err();
+    assert!(error.what.contains("more than 64 MiB, aliases counted in full"), "{error:?}");
+    // An anchor is a copy, too.
+    let nested = (0..60).fold(String::new(), |text, level| format!("{text}&a{level} [")) + &long + &"]".repeat(60);
+    let many = (0..3).map(|key| format!("k{key}: {nested}\n")).collect::<String>();
+    let error = Format::Yaml.parse(&many).unwrap_err();
+    assert!(error.what.contains("more than 64 MiB, aliases counted in full"), "{error:?}");
+}
+
+#[test]
+fn a_long_configuration_takes_time_in_proportion_to_its_length() {
+    let many = |length: usize, piece: &dyn Fn(usize) -> String| -> String { (0..length / 16).map(piece).collect() };
+    type Make = fn(&dyn Fn(usize, &dyn Fn(usize) -> String) -> String, usize) -> String;
+    let forms: [(&str, Format, Make); 6] = [
+        ("nodes", Format::Yaml, |many, n| {
+            let nodes = many(n, &|i| format!("n{i}.example.org "));
+            format!("experiments: {{dune: {{roles: {{production: {{account: a, destinationNodes: {nodes}}}}}}}}}")
+        }),
+        ("unknown keys", Format::Json, |many, n| {
+            format!("{{{}\"experiments\": {{}}}}", many(n, &|i| format!("\"key{i}\": {i},")))
+        }),
+        ("keys in a long key", Format::Json, |many, n| {
+            format!("{{\"{}\": {{{}\"x\": 1}}}}", "k".repeat(n), many(n, &|i| format!("\"key{i}\": {i},")))
+        }),
+        ("the same key", Format::Json, |many, n| {
+            format!("{{{}\"k\": 1}}", many(n, &|_| "\"experiments\": 1,".to_owned()))
+        }),
+        ("merged keys", Format::Yaml, |many, n| {
+            let keys = |name: &str| many(n, &|i| format!("  {name}{i}: {i}\n"));
+            format!("a: &a\n{}b:\n  <<: *a\n{}", keys("a"), keys("b"))
+        }),
+        ("services without an account", Format::Yaml, |many, n| {
+            format!("experiments:\n  dune:\n    roles:\n{}", many(n, &|i| format!("      r{i}: {{}}\n")))
+        }),
+    ];
+    let environment = Environment::new([("HOME", "/home/mt")], "/work");
+    for (name, format, make) in forms {
+        let time = |length: usize| {
+            let text = make(&many, length);
+            let start = std::time::Instant::now();
+            let _ = crate::config::parse(&text, format, Path::new("c"), &environment);
+            start.elapsed()
+        };
+        let (short, long) = (time(32 << 10), time(256 << 10));
+        // Eight times as long; the square would be 64 times.
+        assert!(long < short * 24 + std::time::Duration::from_millis(100), "{name}: {short:?} and {long:?}");
+    }
+}
+
+#[test]
+fn a_file_of_more_values_than_a_configuration_has_is_refused_in_every_format() {
+    let environment = Environment::new([("HOME", "/home/mt")], "/work");
+    let list = vec!["1"; 300_000].join(",");
+    for (format, text) in [
+        (Format::Json, format!("{{\"a\": [{list}]}}")),
+        (Format::Yaml, format!("a: [{list}]")),
+        (Format::Ron, format!("(a: [{list}])")),
+    ] {
+        let error = crate::config::parse(&text, format, Path::new("c"), &environment).unwrap_err().to_string();
+        assert!(error.contains("more than 200000 values"), "{error}");
+    }
+    let nodes = "n ".repeat(2_000);
+    let text = format!("experiments: {{dune: {{roles: {{production: {{account: a, destinationNodes: {nodes}}}}}}}}}");
+    let error = crate::config::parse(&text, Format::Yaml, Path::new("c"), &environment).unwrap_err().render();
+    assert!(error.contains("destinationNodes: has more than 1000 items"), "{error}");
+}
+
+#[test]
 fn aliases_of_aliases_do_not_fill_the_memory() {
     let mut text = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..12 {

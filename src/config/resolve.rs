@@ -9,10 +9,10 @@ use super::globals;
 use super::mail;
 use super::mistake::{Contact, LoadError, Remark};
 use super::names::show;
-use super::node::{Node, duplicates};
+use super::node::{MAX_VALUES, Node, duplicates};
 use super::readers::{self, Sourced};
 use super::roles::{self, Experiment, Globals, Missing, Resolved};
-use super::section::{Notes, Section, Value};
+use super::section::{Noted, Notes, Section, Value};
 use super::service::{ExperimentName, RoleName};
 use super::settings::Config;
 use super::source::{Source, Sources};
@@ -20,8 +20,7 @@ use super::source::{Source, Sources};
 /// Makes the configuration of what a file holds.
 pub(super) fn resolve(tree: &Node, file: &Path, env: &Environment) -> Result<Config, LoadError> {
     let mut notes = Notes::new(file);
-    note_duplicates(tree, &mut notes);
-    let Ok(mut root) = Section::root(tree, &mut notes) else {
+    let Ok(mut root) = root(tree, &mut notes) else {
         let (mistakes, warnings) = notes.sorted();
         return Err(LoadError::Invalid { mistakes, warnings, contact: Box::default() });
     };
@@ -80,6 +79,16 @@ pub(super) fn resolve(tree: &Node, file: &Path, env: &Environment) -> Result<Con
     config.sources.global = sources;
     config.warnings = warnings;
     Ok(config)
+}
+
+/// The whole file, if it can be a configuration.
+fn root<'t>(tree: &'t Node, notes: &mut Notes<'_>) -> Result<Section<'t>, Noted> {
+    if tree.size().values > MAX_VALUES {
+        let what = format!("the file holds more than {MAX_VALUES} values");
+        return Err(notes.mistake(codes::OUT_OF_RANGE, None, "", what, "a configuration"));
+    }
+    note_duplicates(tree, notes);
+    Section::root(tree, notes)
 }
 
 fn note_duplicates(tree: &Node, notes: &mut Notes<'_>) {

@@ -1,6 +1,6 @@
 //! A role with every override applied: one [`Service`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
 use super::codes;
@@ -299,11 +299,11 @@ fn nodes(section: &mut Section<'_>, role: &Value<'_>, notes: &mut Notes<'_>) -> 
         let path = section.path_of("destinationNodes");
         return Err(notes.mistake(codes::MISSING, Some(role.at), &path, "is missing", expected));
     };
-    let mut nodes: Vec<NodeName> = Vec::new();
+    let (mut nodes, mut seen) = (Vec::new(), HashSet::new());
     let mut failed = None;
     for (item, text) in value.texts(expected, notes)? {
         match readers::name::<NodeName>(&item, text, notes) {
-            Ok(node) if nodes.contains(&node) => {
+            Ok(node) if !seen.insert(node.clone()) => {
                 notes.warning(
                     codes::ODD_VALUE,
                     Some(item.at),

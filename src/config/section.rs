@@ -1,6 +1,6 @@
 //! Reads the tree: what is asked for is checked, what is wrong is noted and reading goes on, what is not asked for is unknown.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::redact::redact;
@@ -11,6 +11,11 @@ use super::mistake::{Position, Remark};
 use super::names::{BadName, show};
 use super::node::{Entry, Kind, Node, join};
 use super::select::nearest;
+
+/// A longer key is like none that is known.
+const LONGEST_KEY: usize = 80;
+/// No service has so many nodes, and no program so many options. What all services share each of them has.
+const MAX_ITEMS: usize = 1_000;
 
 /// A mistake has been noted; the value cannot be had.
 #[derive(Clone, Copy, Debug)]
@@ -82,14 +87,15 @@ impl<'f> Notes<'f> {
 pub(super) struct Section<'t> {
     path: String,
     entries: &'t [Entry],
-    known: BTreeSet<&'static str>,
+    /// By their form in lower case.
+    known: BTreeMap<String, &'static str>,
 }
 
 impl<'t> Section<'t> {
     /// The whole file.
     pub fn root(node: &'t Node, notes: &mut Notes<'_>) -> Result<Self, Noted> {
         match &node.kind {
-            Kind::Map(entries) => Ok(Self { path: String::new(), entries, known: BTreeSet::new() }),
+            Kind::Map(entries) => Ok(Self { path: String::new(), entries, known: BTreeMap::new() }),
             Kind::Null => Err(notes.mistake(
                 codes::MISSING,
                 None,
@@ -112,9 +118,10 @@ impl<'t> Section<'t> {
 
     /// A value by its documented name; `None`: absent, or null.
     pub fn get(&mut self, name: &'static str) -> Option<Value<'t>> {
-        self.known.insert(name);
         let key = name.to_lowercase();
-        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        let entry = self.entries.iter().find(|entry| entry.key == key);
+        self.known.insert(key, name);
+        let entry = entry?;
         Value::new(join(&self.path, name), &entry.value)
     }
 
@@ -124,7 +131,7 @@ impl<'t> Section<'t> {
         let found = self.get(name).map(|value| value.section(notes));
         match found {
             Some(Ok(section)) => section,
-            Some(Err(Noted)) | None => Section { path, entries: &[], known: BTreeSet::new() },
+            Some(Err(Noted)) | None => Section { path, entries: &[], known: BTreeMap::new() },
         }
     }
 
@@ -147,7 +154,7 @@ impl<'t> Section<'t> {
     /// Warns of every key that was not asked for. `obsolete`: keys that once had a meaning, and what became of it.
     pub fn finish(self, obsolete: &[(&str, &str)], notes: &mut Notes<'_>) {
         for entry in self.entries {
-            if self.known.iter().any(|name| name.to_lowercase() == entry.key) {
+            if self.known.contains_key(&entry.key) {
                 continue;
             }
             let path = join(&self.path, &entry.written);
@@ -155,7 +162,9 @@ impl<'t> Section<'t> {
                 notes.warning(codes::OBSOLETE_KEY, Some(entry.at), &path, format!("has no effect: {fate}"), "");
                 continue;
             }
-            let hint = match nearest(&entry.key, self.known.iter().copied()) {
+            // Nobody mistypes a name so that it becomes a page.
+            let alike = (entry.key.len() <= LONGEST_KEY).then(|| nearest(&entry.key, self.known.values().copied()));
+            let hint = match alike.flatten() {
                 Some(name) => format!("unknown key, ignored (did you mean {name}?)"),
                 None => "unknown key, ignored".to_owned(),
             };
@@ -212,7 +221,7 @@ impl<'t> Value<'t> {
     /// A map.
     pub fn section(&self, notes: &mut Notes<'_>) -> Result<Section<'t>, Noted> {
         match self.kind {
-            Kind::Map(entries) => Ok(Section { path: self.path.clone(), entries, known: BTreeSet::new() }),
+            Kind::Map(entries) => Ok(Section { path: self.path.clone(), entries, known: BTreeMap::new() }),
             Kind::Null | Kind::Bool(_) | Kind::Integer(_) | Kind::Float(_) | Kind::Text(_) | Kind::List(_) => {
                 Err(self.wrong_type("a map of keys", notes))
             }
@@ -260,7 +269,9 @@ impl<'t> Value<'t> {
     /// A list of texts; one text is split at white space. The items have paths of their own.
     pub fn texts(&self, expected: &str, notes: &mut Notes<'_>) -> Result<Vec<(Value<'t>, &'t str)>, Noted> {
         match self.kind {
+            Kind::Text(text) if text.split_whitespace().nth(MAX_ITEMS).is_some() => Err(self.too_long(expected, notes)),
             Kind::Text(text) => Ok(text.split_whitespace().map(|word| (self.clone(), word)).collect()),
+            Kind::List(items) if items.len() > MAX_ITEMS => Err(self.too_long(expected, notes)),
             Kind::List(items) => {
                 let mut texts = Vec::with_capacity(items.len());
                 let mut failed = None;
@@ -277,6 +288,10 @@ impl<'t> Value<'t> {
                 Err(self.wrong_type(expected, notes))
             }
         }
+    }
+
+    fn too_long(&self, expected: &str, notes: &mut Notes<'_>) -> Noted {
+        self.wrong(codes::OUT_OF_RANGE, format!("has more than {MAX_ITEMS} items"), expected, notes)
     }
 
     /// `true` or `false`; as text or as 0 and 1 too, as the Go service reads them.

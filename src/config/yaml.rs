@@ -1,14 +1,15 @@
 //! YAML into the tree: YAML 1.2's core schema, with the anchors and merge keys that sites use.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
 use super::mistake::Position;
-use super::node::{Entry, Kind, MAX_DEPTH, Node, SyntaxError};
+use super::node::{Entry, Kind, MAX_DEPTH, MAX_VALUES, Node, Size, SyntaxError};
 
-/// More values than this come only from aliases of aliases of aliases.
-const MAX_VALUES: usize = 200_000;
+/// More than this, in keys and texts, comes only from aliases: a file has 16 MiB.
+const MAX_BYTES: usize = 64 << 20;
 
 /// Reads a YAML text of one document.
 pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
@@ -39,16 +40,18 @@ struct Key {
 
 /// What an anchor stands for.
 struct Anchor {
-    node: Node,
-    values: usize,
-    depth: usize,
+    node: Rc<Node>,
+    size: Size,
 }
 
 #[derive(Default)]
 struct Builder {
     open: Vec<Open>,
     anchors: HashMap<usize, Anchor>,
+    /// Of what was copied and of what was read.
     values: usize,
+    /// Of what was copied.
+    bytes: usize,
     root: Option<Node>,
 }
 
@@ -65,19 +68,19 @@ impl Builder {
                 let Some(found) = self.anchors.get(&anchor) else {
                     return Err(SyntaxError::new(at, "an alias of what is not complete yet"));
                 };
-                if self.open.len() + found.depth > MAX_DEPTH {
+                if self.open.len() + found.size.depth > MAX_DEPTH {
                     return Err(SyntaxError::too_deep(at));
                 }
-                self.values += found.values;
-                let node = Node { at, ..found.node.clone() };
-                self.value(node, false)
+                let node = Rc::clone(&found.node);
+                self.copies(found.size, at)?;
+                self.value(Node { at, kind: node.kind.clone() }, false)
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = matches!(style, ScalarStyle::Plain);
                 let merge = plain && tag.is_none() && text == "<<";
                 let kind = scalar(&text, plain, tag.as_deref(), at)?;
                 let node = Node { at, kind };
-                self.keep(anchor, &node);
+                self.keep(anchor, &node)?;
                 self.value(node, merge)
             }
             Event::SequenceStart(anchor, _) => self.begin(Open::List { anchor, at, items: Vec::new() }, at),
@@ -101,33 +104,55 @@ impl Builder {
         let (anchor, node) = match open {
             Open::List { anchor, at, items } => (anchor, Node { at, kind: Kind::List(items) }),
             Open::Map { anchor, at, mut entries, merged, key: _ } => {
+                let mut keys: HashSet<String> = match merged.is_empty() {
+                    true => HashSet::new(),
+                    false => entries.iter().map(|own| own.key.clone()).collect(),
+                };
                 // As YAML has it: what is written here wins over what is merged, the first merged map over the next.
                 for entry in merged.into_iter().map(merge_entries).collect::<Result<Vec<_>, _>>()?.into_iter().flatten()
                 {
-                    if !entries.iter().any(|own| own.key == entry.key) {
+                    if keys.insert(entry.key.clone()) {
                         entries.push(entry);
                     }
                 }
                 (anchor, Node { at, kind: Kind::Map(entries) })
             }
         };
-        self.keep(anchor, &node);
+        self.keep(anchor, &node)?;
         self.value(node, false)
     }
 
-    fn keep(&mut self, anchor: usize, node: &Node) {
+    fn keep(&mut self, anchor: usize, node: &Node) -> Result<(), SyntaxError> {
         if anchor > 0 {
-            let (values, depth) = measure(node);
-            self.anchors.insert(anchor, Anchor { node: node.clone(), values, depth });
+            let size = node.size();
+            // An anchor in an anchor in an anchor is a copy of a copy of a copy.
+            self.copies(size, node.at)?;
+            self.anchors.insert(anchor, Anchor { node: Rc::new(node.clone()), size });
+        }
+        Ok(())
+    }
+
+    /// Counts what is about to be copied.
+    fn copies(&mut self, size: Size, at: Position) -> Result<(), SyntaxError> {
+        self.values += size.values;
+        self.bytes += size.bytes;
+        if self.bytes > MAX_BYTES {
+            return Err(SyntaxError::new(at, format!("more than {} MiB, aliases counted in full", MAX_BYTES >> 20)));
+        }
+        self.is_too_many(at)
+    }
+
+    fn is_too_many(&self, at: Position) -> Result<(), SyntaxError> {
+        match self.values > MAX_VALUES {
+            true => Err(SyntaxError::new(at, format!("more than {MAX_VALUES} values, aliases counted in full"))),
+            false => Ok(()),
         }
     }
 
     /// A value is complete: it goes where the innermost open list or map wants it.
     fn value(&mut self, node: Node, merge: bool) -> Result<(), SyntaxError> {
         self.values += 1;
-        if self.values > MAX_VALUES {
-            return Err(SyntaxError::new(node.at, format!("more than {MAX_VALUES} values, aliases counted in full")));
-        }
+        self.is_too_many(node.at)?;
         match self.open.last_mut() {
             None => self.root = Some(node),
             Some(Open::List { items, .. }) => items.push(node),
@@ -147,11 +172,11 @@ fn merge_entries(node: Node) -> Result<Vec<Entry>, SyntaxError> {
     match node.kind {
         Kind::Map(entries) => Ok(entries),
         Kind::List(items) => {
-            let mut all: Vec<Entry> = Vec::new();
+            let (mut all, mut keys): (Vec<Entry>, HashSet<String>) = (Vec::new(), HashSet::new());
             for item in items {
                 let Kind::Map(entries) = item.kind else { return Err(wrong(item.at)) };
                 for entry in entries {
-                    if !all.iter().any(|earlier| earlier.key == entry.key) {
+                    if keys.insert(entry.key.clone()) {
                         all.push(entry);
                     }
                 }
@@ -172,21 +197,6 @@ fn key_text(node: &Node) -> Result<String, SyntaxError> {
             Err(SyntaxError::new(node.at, format!("a key must be text, and this is {}", node.kind.describe())))
         }
     }
-}
-
-/// How many values a node holds, itself included, and how deep they go.
-fn measure(node: &Node) -> (usize, usize) {
-    let children: Box<dyn Iterator<Item = &Node>> = match &node.kind {
-        Kind::List(items) => Box::new(items.iter()),
-        Kind::Map(entries) => Box::new(entries.iter().map(|entry| &entry.value)),
-        Kind::Null | Kind::Bool(_) | Kind::Integer(_) | Kind::Float(_) | Kind::Text(_) => return (1, 0),
-    };
-    let (mut values, mut depth) = (1, 0);
-    for (inner_values, inner_depth) in children.map(measure) {
-        values += inner_values;
-        depth = depth.max(inner_depth);
-    }
-    (values, depth + 1)
 }
 
 fn scalar(text: &str, plain: bool, tag: Option<&Tag>, at: Position) -> Result<Kind, SyntaxError> {
