@@ -103,7 +103,9 @@ impl Staging {
                 destination: format!("/{TOKENS}/"),
             }
         } else {
-            Operands { relative: true, sources: files.into_iter().cloned().collect(), destination: "/".to_owned() }
+            // What has a colon before its first slash would be a host's.
+            let sources = files.into_iter().map(|file| Path::new(".").join(file)).collect();
+            Operands { relative: true, sources, destination: "/".to_owned() }
         }
     }
 }

@@ -63,7 +63,17 @@ async fn a_default_role_file_elsewhere_goes_with_the_same_rsync() {
     try_once("Push", NODE, &with_token(&bench)).await.unwrap();
     let log = bench.log("rsync");
     assert!(log.contains("--relative --no-implied-dirs"), "{log}");
-    assert!(log.trim().ends_with("tmp/vt_u1234-dune_production srv/roles/1234 dunepro@node1.lab.test:/"), "{log}");
+    assert!(log.trim().ends_with("./tmp/vt_u1234-dune_production ./srv/roles/1234 dunepro@node1.lab.test:/"), "{log}");
+}
+
+#[tokio::test]
+async fn a_path_with_a_colon_is_no_other_host_for_rsync() {
+    let mut bench = Bench::new();
+    bench.service.default_role_file_template = "/evil:x/role".to_owned();
+    bench.script("rsync", "cat ./evil:x/role >/dev/null");
+    try_once("Push", NODE, &with_token(&bench)).await.unwrap();
+    let log = bench.log("rsync");
+    assert!(log.trim().ends_with(" ./evil:x/role dunepro@node1.lab.test:/"), "{log}");
 }
 
 #[tokio::test]
