@@ -167,10 +167,8 @@ impl GetVaultToken {
         let expires_at = self.world.expiry(&fingerprint);
         let source = TokenSource { staged, fingerprint: fingerprint.clone(), expires_at };
         context.update(|shared| shared.token = Some(source));
-        Success {
-            detail: serde_json::to_value(Detail { fingerprint, expires_at, kept }).ok(),
-            note: (!notes.is_empty()).then(|| notes.join("; ")),
-        }
+        let detail = serde_json::to_value(Detail { fingerprint, expires_at, kept }).ok();
+        Success { detail, note: None }.with_notes(&notes)
     }
 
     /// Kept tokens of this service: its own, then those of its credds.

@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 use super::environment::Snapshot;
 use super::tls;
 use crate::http_error::{beginning, cause};
+use crate::redact::Secret;
 use crate::token_file::VaultToken;
 
 /// What the vault says of a token has some hundred bytes.
@@ -75,7 +76,8 @@ impl VaultClient {
     pub(super) async fn lookup(&self, server: &str, token: &VaultToken) -> Lookup {
         match self.ask(server, token).await {
             Ok(lookup) => lookup,
-            Err(why) => Lookup::Unknown(why),
+            // Whatever answers was told the token, and may say it back.
+            Err(why) => Lookup::Unknown(Secret::new(token.expose().to_owned()).out_of(&why)),
         }
     }
 

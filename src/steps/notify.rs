@@ -86,8 +86,11 @@ impl Notify {
         let notes = [by_mail.notes, by_slack.notes].concat().join("; ");
         match by_mail.failure.or(by_slack.failure) {
             Some(failure) if notes.is_empty() => Err(failure),
-            Some(failure) => Err(Failure { message: format!("{} ({notes})", failure.message), ..failure }),
-            None => Ok(Success { detail: None, note: Some(notes) }),
+            Some(failure) => {
+                let said = Failure::new(failure.class, failure.code, format!("{} ({notes})", failure.message));
+                Err(Failure { message: said.message, ..failure })
+            }
+            None => Ok(Success::default().with_notes(&[notes])),
         }
     }
 

@@ -56,7 +56,7 @@ impl Push {
 
         let ended = self.rsync(&staging, true, service, node, attempt).await?;
         if ended.success() {
-            return Ok(Success { detail: None, note });
+            return Ok(Success::default().with_notes(note.as_slice()));
         }
         let facts = [("program", "rsync"), ("node", node.as_str()), ("account", service.account.as_str())];
         let failure = remote::push(ended.exit, &ended.output, &facts);
@@ -65,11 +65,11 @@ impl Push {
         let Some(name) = name.filter(|name| ended.output.contains(name.as_str())) else { return Err(failure) };
         let note = Some(format!("the default role file was not pushed: {}", failure.message));
         if remote::only_about(ended.exit, &ended.output, &name) {
-            return Ok(Success { detail: None, note });
+            return Ok(Success::default().with_notes(note.as_slice()));
         }
         let again = self.rsync(&staging, false, service, node, attempt).await?;
         if again.success() {
-            return Ok(Success { detail: None, note });
+            return Ok(Success::default().with_notes(note.as_slice()));
         }
         Err(remote::push(again.exit, &again.output, &facts))
     }

@@ -122,7 +122,7 @@ impl StoreInCredd {
                 None
             }
         };
-        Ok(Success { detail, note: (!notes.is_empty()).then(|| notes.join("; ")) })
+        Ok(Success { detail, note: None }.with_notes(&notes))
     }
 }
 

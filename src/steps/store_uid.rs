@@ -71,7 +71,7 @@ impl StoreUid {
         let stored = Stored { uid, before: recorded.before };
         let changed = stored.change().map(|(old, new)| format!("the UID has changed: {old} before, {new} now"));
         let notes: Vec<String> = changed.into_iter().chain(recorded.note).collect();
-        Ok(Success { detail: serde_json::to_value(stored).ok(), note: (!notes.is_empty()).then(|| notes.join("; ")) })
+        Ok(Success { detail: serde_json::to_value(stored).ok(), note: None }.with_notes(&notes))
     }
 }
 

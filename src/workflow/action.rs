@@ -84,9 +84,9 @@ impl Failure {
         self
     }
 
-    /// The same with the deed that mends it.
+    /// The same with the deed that mends it, without secrets, too: it may name what is configured.
     pub fn with_next(mut self, next: impl Into<String>) -> Self {
-        self.next = Some(next.into());
+        self.next = Some(redact(&next.into()).into_owned());
         self
     }
 }
@@ -100,6 +100,14 @@ pub struct Success {
     /// A remark for `mt runs show`: "the kept file could not be replaced: ...".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+impl Success {
+    /// What there is to remark, if anything. It is redacted here, because it may hold what a server has said.
+    pub fn with_notes(mut self, notes: &[String]) -> Self {
+        self.note = (!notes.is_empty()).then(|| redact(&notes.join("; ")).into_owned());
+        self
+    }
 }
 
 /// How one attempt ended.
@@ -192,5 +200,20 @@ pub trait Action: Send + Sync {
     /// Makes a product that `product_state` called usable available to the later steps of this process.
     fn adopt(&self, _subject: Option<&Subject>, _detail: Option<&Value>) -> Result<(), Failure> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_secret_is_kept_of_what_people_are_told() {
+        const TOKEN: &str = "hvs.CAESIJlongEnoughToBeOne0123456789";
+        let failure = Failure::new(Class::Permanent, Code(1), TOKEN).with_next(format!("try {TOKEN}"));
+        let success = Success::default().with_notes(&[TOKEN.to_owned(), "https://me:hunter2@ferry".to_owned()]);
+        assert_eq!((failure.message.as_str(), failure.next.as_deref()), ("[redacted]", Some("try [redacted]")));
+        assert_eq!(success.note.as_deref(), Some("[redacted]; https://[redacted]@ferry"));
+        assert_eq!(Success::default().with_notes(&[]).note, None);
     }
 }

@@ -217,11 +217,11 @@ fn a_service_with_200_nodes_stays_on_one_page() {
 fn hostile_text_stays_harmless() {
     let evil = "\x1b[2J\x1b]0;owned\x07 \u{202e}txet\r\n";
     let mut failure = Failure::new(Class::Permanent, Code(43), "")
-        .with_output(format!("progress 1%\rprogress 99%\n{evil}\n{}\n\n\ttabbed\n", "y".repeat(9_000)))
-        .with_next(format!("look {evil}"));
+        .with_output(format!("progress 1%\rprogress 99%\n{evil}\n{}\n\n\ttabbed\n", "y".repeat(9_000)));
     failure.last = true;
     // As a store may hold it: a new one would be without it.
     failure.message = format!("{evil}{}", "long ".repeat(2_000));
+    failure.next = Some(format!("look {evil}"));
     let note = Success { note: Some(format!("note {evil}")), detail: None };
     let mut dune = machine("dune\x1b[31m_production", MachineStatus::Failed, before_push(&["s"], &["n"]));
     dune.steps[0].targets[0].attempts = vec![attempt(1, 20, 60, AttemptOutcome::Succeeded(note))];

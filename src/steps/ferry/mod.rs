@@ -26,7 +26,7 @@ use super::tls;
 use super::world::World;
 use crate::config::{AccountName, Ferry};
 use crate::http_error::cause;
-use crate::redact::redact;
+use crate::redact::{redact, without_password};
 use crate::workflow::action::{Attempt, Class, Failure};
 use crate::workflow::input_file;
 use bearer::Bearer;
@@ -105,12 +105,13 @@ impl FerryClient {
 
     /// How a person asks the same and sees the whole answer: without a token, which has no place on a command line.
     fn by_hand(&self, url: &Url) -> String {
+        let url = quoted(&without_password(url.as_str()));
         match (&self.settings.host_cert, &self.settings.host_key, self.method) {
             (Some(certificate), Some(key), AuthMethod::Tls) => {
                 let [certificate, key] = [certificate, key].map(|path| quoted(&path.to_string_lossy()));
-                format!("curl -k --cert {certificate} --key {key} {}", quoted(url.as_str()))
+                format!("curl -k --cert {certificate} --key {key} {url}")
             }
-            (_, _, AuthMethod::Tls | AuthMethod::Jwt) => format!("curl -k {}", quoted(url.as_str())),
+            (_, _, AuthMethod::Tls | AuthMethod::Jwt) => format!("curl -k {url}"),
         }
     }
 
@@ -286,6 +287,14 @@ mod tests {
         let asked = "https://ferry.example.org:8445/getUserInfo?username=dune%26pro";
         assert_eq!(url("https://ferry.example.org", Some(8445)).unwrap(), asked);
         assert_eq!(url("ferry.example.org/", Some(8445)).unwrap(), asked);
+    }
+
+    #[test]
+    fn the_command_for_people_has_no_password_of_the_url_in_it() {
+        let settings = Ferry { host: Some("https://mt:hunter2@ferry.example.org".to_owned()), ..Ferry::default() };
+        let client = FerryClient::new(settings, AuthMethod::Tls);
+        let by_hand = client.by_hand(&client.url(&AccountName::checked("dunepro")).unwrap());
+        assert_eq!(by_hand, "curl -k 'https://ferry.example.org/getUserInfo?username=dunepro'");
     }
 
     #[test]
