@@ -253,7 +253,8 @@ impl Way {
                 }
             }));
             if shown.is_err() {
-                picture = None;
+                let defective = picture.take();
+                let _ = panic::catch_unwind(AssertUnwindSafe(|| drop(defective)));
             }
             write();
         }

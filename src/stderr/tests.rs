@@ -174,6 +174,12 @@ impl Picture for Broken {
     }
 }
 
+impl Drop for Broken {
+    fn drop(&mut self) {
+        panic!("a picture panics");
+    }
+}
+
 #[test]
 fn a_picture_that_panics_costs_no_words() {
     let (way, reader, _writer) = way();
