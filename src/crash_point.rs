@@ -5,7 +5,7 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `MT_CRASH_AT` | `POINT:N`: the process gets SIGKILL when it passes POINT for the N-th time, from 1. `POINT:N:both`: its guardian first |
+//! | `MT_CRASH_AT` | `POINT:N`: the process gets SIGKILL when it passes POINT for the N-th time, from 1. `POINT:N:both`: its guardian first. `POINT:N:panic`: it panics |
 //! | `MT_CRASH_LOG` | a file to which every point that is passed is appended, one name a line |
 //!
 //! Worker and guardian each count for themselves, from the fork on.
@@ -219,7 +219,14 @@ mod armed {
     struct Doom {
         point: CrashPoint,
         nth: usize,
-        both: bool,
+        how: How,
+    }
+
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum How {
+        Killed,
+        BothKilled,
+        Panic,
     }
 
     impl Doom {
@@ -227,20 +234,22 @@ mod armed {
             let mut words = text.split(':');
             let point = words.next().and_then(CrashPoint::of_name);
             let nth = words.next().and_then(|number| number.parse().ok());
-            let both = match words.next() {
-                None => Some(false),
-                Some("both") => Some(true),
+            let how = match words.next() {
+                None => Some(How::Killed),
+                Some("both") => Some(How::BothKilled),
+                Some("panic") => Some(How::Panic),
                 Some(_) => None,
             };
-            match (point, nth, both) {
-                (Some(point), Some(nth), Some(both)) => Self { point, nth, both },
-                (_, _, _) => panic!("MT_CRASH_AT={text}: POINT:N or POINT:N:both is wanted"),
+            match (point, nth, how) {
+                (Some(point), Some(nth), Some(how)) => Self { point, nth, how },
+                (_, _, _) => panic!("MT_CRASH_AT={text}: POINT:N, POINT:N:both or POINT:N:panic is wanted"),
             }
         }
 
         fn strike(self) -> ! {
             // The guardian's own parent has nothing to do with it.
-            if self.both && !self.point.is_the_guardians() {
+            assert!(self.how != How::Panic, "a panic at {}", self.point.name());
+            if self.how == How::BothKilled && !self.point.is_the_guardians() {
                 let _ = kill(getppid(), Signal::SIGKILL);
             }
             let _ = raise(Signal::SIGKILL);

@@ -27,16 +27,14 @@ fn main() -> ExitCode {
     };
     logs::install(cli.verbosity());
     let _said = Said;
-    let exit = match cli.execute() {
+    match cli.execute() {
         Ok(code) => code.into(),
         Err(failed) => {
             tracing::error!(target: logs::FILES_ONLY, code = %failed.code, "{}", failed.message);
             output::write_err(&format!("{}\n", failed.render()));
             failed.exit.into()
         }
-    };
-    logs::flush();
-    exit
+    }
 }
 
 /// Whatever ends `main`, a panic too: what was said is written.
@@ -44,6 +42,7 @@ struct Said;
 
 impl Drop for Said {
     fn drop(&mut self) {
+        logs::flush();
         stderr::finish();
     }
 }
