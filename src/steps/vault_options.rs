@@ -89,6 +89,11 @@ pub(super) async fn resolve(
     choose(&previous, world.environment.get(VARIABLE).is_some(), service.vault_server.as_deref())
 }
 
+/// For what tries hostile texts: what comes of options that HTCondor's configuration has.
+pub(crate) fn try_options(previous: &str) -> Result<String, Failure> {
+    choose(previous, false, None).map(|options| options.server)
+}
+
 fn choose(previous: &str, of_environment: bool, configured: Option<&str>) -> Result<VaultOptions, Failure> {
     let words = shell_words::split(previous).map_err(|error| {
         Failure::new(Class::Permanent, HTGETTOKEN_OPTIONS, format!("{SETTING} is {previous:?}: {error}"))

@@ -268,6 +268,12 @@ fn taken(protocol: TracingProtocol, kind: &str, answer: &[u8]) -> Result<(), Str
     }
 }
 
+/// For what tries hostile answers: why this one is not taken, as people are told.
+pub(crate) fn try_answer(answer: &[u8]) -> impl Iterator<Item = String> {
+    let kinds = [(TracingProtocol::Jaeger, ""), (TracingProtocol::Otlp, PROTOBUF), (TracingProtocol::Otlp, "")];
+    kinds.into_iter().filter_map(move |(protocol, kind)| taken(protocol, kind, answer).err())
+}
+
 /// The beginning of an answer in one line, redacted.
 fn words(answer: &[u8]) -> String {
     let text = redact(&String::from_utf8_lossy(answer)).split_whitespace().collect::<Vec<_>>().join(" ");

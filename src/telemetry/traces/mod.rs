@@ -23,6 +23,7 @@ use opentelemetry_sdk::Resource;
 
 pub use book::{Book, Steps, Times};
 pub use children::{Child, Children, Gathering, Place, filter};
+pub(crate) use export::try_answer;
 pub use export::{ANSWER_WITHIN, ExportError, Sent, send};
 pub use ids::new_trace_id;
 pub use spans::Spans;
