@@ -77,6 +77,8 @@ fn hostile() -> Vec<String> {
 /// One kind of name: where it stands in the configuration, and what mistakes about it are called.
 struct Kind {
     name: &'static str,
+    /// The path that messages name.
+    key: &'static str,
     put: fn(&mut Value, &str),
     /// What else is no name of this kind.
     more: &'static [&'static str],
@@ -100,58 +102,114 @@ fn ferry(config: &mut Value, key: &str, name: &str) {
 const PATHS: &[&str] = &["a/b", "/etc/passwd", "../x", "a/../b"];
 
 const KINDS: &[Kind] = &[
-    Kind { name: "experiment", put: |c, n| rename(&mut c["experiments"], "dune", n), more: PATHS, fine: &[] },
+    Kind {
+        name: "experiment",
+        key: "experiments",
+        put: |c, n| rename(&mut c["experiments"], "dune", n),
+        more: PATHS,
+        fine: &[],
+    },
     Kind {
         name: "role",
+        key: "experiments.dune.roles",
         put: |c, n| rename(&mut c["experiments"]["dune"]["roles"], "production", n),
         more: &["a/b", "../x", "a_b"],
         fine: &[],
     },
     Kind {
         name: "issuer's experiment",
+        key: "experiments.dune.experimentOverride",
         put: |c, n| c["experiments"]["dune"]["experimentOverride"] = n.into(),
         more: PATHS,
         fine: &["", " "],
     },
-    Kind { name: "account", put: |c, n| role(c)["account"] = n.into(), more: PATHS, fine: &[] },
+    Kind {
+        name: "account",
+        key: "experiments.dune.roles.production.account",
+        put: |c, n| role(c)["account"] = n.into(),
+        more: PATHS,
+        fine: &[],
+    },
     Kind {
         name: "node",
+        key: "experiments.dune.roles.production.destinationNodes[1]",
         put: |c, n| role(c)["destinationNodes"] = json!(["node1.lab.test", n]),
         more: &["a/b", "dunepro@node1", "a:b", "node1.lab.test:/etc", "-", "a.-b"],
         fine: &[],
     },
-    Kind { name: "credd", put: |c, n| c["condorCreddHost"] = n.into(), more: PATHS, fine: &[""] },
+    Kind {
+        name: "credd",
+        key: "condorCreddHost",
+        put: |c, n| c["condorCreddHost"] = n.into(),
+        more: PATHS,
+        fine: &[""],
+    },
     Kind {
         name: "collector",
+        key: "condorCollectorHost",
         put: |c, n| c["condorCollectorHost"] = n.into(),
         more: PATHS,
         fine: &["", " ", "a b", "a\tb", "a\nb", "a\r\nb"],
     },
     Kind {
         name: "principal",
+        key: "experiments.dune.roles.production.userPrincipalOverride",
         put: |c, n| role(c)["userPrincipalOverride"] = n.into(),
         more: &["-k", "a@b c"],
         fine: &[""],
     },
     Kind {
         name: "principal pattern",
+        key: "kerberosPrincipalPattern",
         put: |c, n| c["kerberosPrincipalPattern"] = n.into(),
         more: &["{{.Nobody}}", "{{.Account"],
         fine: &[],
     },
-    Kind { name: "vault server", put: |c, n| c["vaultServer"] = n.into(), more: &["-a", "https://a b"], fine: &[""] },
-    Kind { name: "label", put: |c, n| c["devEnvironmentLabel"] = n.into(), more: PATHS, fine: &["", " "] },
-    Kind { name: "FERRY's experiment", put: |c, n| ferry(c, "serviceExperiment", n), more: PATHS, fine: &["", " "] },
-    Kind { name: "FERRY's role", put: |c, n| ferry(c, "serviceRole", n), more: PATHS, fine: &["", " "] },
+    Kind {
+        name: "vault server",
+        key: "vaultServer",
+        put: |c, n| c["vaultServer"] = n.into(),
+        more: &["-a", "https://a b"],
+        fine: &[""],
+    },
+    Kind {
+        name: "label",
+        key: "devEnvironmentLabel",
+        put: |c, n| c["devEnvironmentLabel"] = n.into(),
+        more: PATHS,
+        fine: &["", " "],
+    },
+    Kind {
+        name: "FERRY's experiment",
+        key: "ferry.serviceExperiment",
+        put: |c, n| ferry(c, "serviceExperiment", n),
+        more: PATHS,
+        fine: &["", " "],
+    },
+    Kind {
+        name: "FERRY's role",
+        key: "ferry.serviceRole",
+        put: |c, n| ferry(c, "serviceRole", n),
+        more: PATHS,
+        fine: &["", " "],
+    },
     Kind {
         name: "FERRY's principal",
+        key: "ferry.serviceKerberosPrincipal",
         put: |c, n| ferry(c, "serviceKerberosPrincipal", n),
         more: &["-k"],
         fine: &["", " "],
     },
-    Kind { name: "FERRY's vault server", put: |c, n| ferry(c, "vaultServer", n), more: &["-a"], fine: &["", " "] },
+    Kind {
+        name: "FERRY's vault server",
+        key: "ferry.vaultServer",
+        put: |c, n| ferry(c, "vaultServer", n),
+        more: &["-a"],
+        fine: &["", " "],
+    },
     Kind {
         name: "path on the nodes",
+        key: "defaultRoleFileDestinationTemplate",
         put: |c, n| c["defaultRoleFileDestinationTemplate"] = n.into(),
         more: &[
             "/tmp/{{.Acount}}",
@@ -217,13 +275,30 @@ impl Place {
     }
 
     fn mt<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Output {
+        self.called("mt", arguments).output().unwrap()
+    }
+
+    fn in_environment(&self, arguments: &[&str], name: &str, value: &OsStr) -> Output {
+        self.called("mt", arguments).env(name, value).output().unwrap()
+    }
+
+    /// Another stand-in. By another process, as all of them.
+    fn program(&self, name: &str, text: &str) {
+        let script = r#"printf '#!/bin/sh\nPATH=/usr/bin:/bin\n%s' "$1" >"$2""#;
+        let made = Command::new("sh").args(["-c", script, "sh", text]).arg(self.path("bin").join(name)).status();
+        assert!(made.unwrap().success());
+    }
+
+    /// By this name.
+    fn called<S: AsRef<OsStr>>(&self, program: &str, arguments: &[S]) -> Command {
         let mut command = Command::new(self.path("mt"));
+        command.arg0(self.path(program));
         command.args(arguments).stdin(Stdio::null()).current_dir(self.path("home")).env_clear();
         command.env("PATH", self.path("bin")).env("HOME", self.path("home")).env("MT_CONFIG", self.path("c.json"));
         if nix::unistd::geteuid().is_root() {
             command.uid(NOBODY).gid(NOBODY);
         }
-        command.output().unwrap()
+        command
     }
 
     fn with<S: AsRef<OsStr>>(&self, file: &str, text: &[u8], arguments: &[S]) -> Output {
@@ -283,15 +358,30 @@ fn is_readable(text: &[u8]) -> bool {
     !text.contains(bad) && text.len() < 4_000
 }
 
-/// The beginning of the name as a message shows it. A list of collectors is read name by name.
-fn shown(name: &str) -> String {
-    let name = name.split_inclusive(' ').next().unwrap_or_default().trim_end();
+fn escaped(name: &str) -> String {
     let escape = |c: char| match c {
         '"' | '\\' => c.escape_default().to_string(),
         c if c.is_ascii_graphic() || c == ' ' => c.to_string(),
         c => c.escape_default().to_string(),
     };
     name.chars().take(20).map(escape).collect()
+}
+
+/// The beginning of a word as a message shows it.
+fn shown(name: &str) -> String {
+    escaped(name.split_inclusive(' ').next().unwrap_or_default().trim_end())
+}
+
+/// What the message about a name says: the path of its key, and the name in quotes.
+fn named(kind: &Kind, name: &str) -> Vec<String> {
+    // A list of collectors is read name by name.
+    let name = if kind.name == "collector" { name.split(' ').next().unwrap_or_default() } else { name };
+    let end = if name.chars().count() > 20 { "" } else { "\"" };
+    let quoted = format!("{}: \"{}{end}", kind.key, escaped(name));
+    match name.trim() {
+        "" => vec![quoted, format!("{}: is empty", kind.key)],
+        _ => vec![quoted],
+    }
 }
 
 #[test]
@@ -316,9 +406,10 @@ fn a_hostile_name_in_the_configuration_is_refused_by_name_before_anything_runs()
         for name in all.chain(kind.more.iter().copied()) {
             let mut config = place.good();
             (kind.put)(&mut config, name);
+            let is_named = |said: &str| named(kind, name).iter().any(|words| said.contains(words));
             for (file, text) in formats(&config) {
                 let loaded = load(&text, file, place.dir.path());
-                if !loaded.as_ref().is_err_and(|said| said.contains("MT0") && said.contains(&shown(name))) {
+                if !loaded.as_ref().is_err_and(|said| said.contains("MT0") && is_named(said)) {
                     wrong.push(format!("{} {name:?} in {file}: {loaded:?}", kind.name));
                 }
             }
@@ -328,7 +419,7 @@ fn a_hostile_name_in_the_configuration_is_refused_by_name_before_anything_runs()
             let ended = place.with(file, text.as_bytes(), &["run", "token-push"]);
             let said = String::from_utf8_lossy(&ended.stderr);
             let refused = ended.status.code() == Some(20) && said.contains("MT0") && said.contains(file);
-            if !(refused && is_readable(&ended.stderr) && said.contains(&shown(name))) {
+            if !(refused && is_readable(&ended.stderr) && is_named(&said)) {
                 let left = place.ran();
                 wrong.push(format!("{} {name:?} in {file}: {:?}, {said:?}, started {left:?}", kind.name, ended.status));
             }
@@ -343,15 +434,92 @@ fn a_hostile_name_in_the_configuration_is_refused_by_name_before_anything_runs()
 #[test]
 fn a_configuration_that_is_not_utf8_is_refused_with_the_line() {
     let place = Place::new();
-    for (file, text) in formats(&place.good()) {
-        let mut bytes = text.replacen("dunepro", "\ndune\u{1}", 1).into_bytes();
-        bytes.iter_mut().filter(|byte| **byte == 1).for_each(|byte| *byte = 0xff);
-        let ended = place.with(file, &bytes, &["run", "token-push"]);
-        let said = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(ended.status.code(), Some(20), "{said}");
-        assert!(said.contains(file) && said.contains("line 2 is not UTF-8"), "{said}");
+    for kind in KINDS {
+        let mut config = place.good();
+        (kind.put)(&mut config, "a@@@b");
+        for (file, text) in formats(&config) {
+            let (before, after) = text.split_once("@@@").unwrap();
+            let bytes = [before.as_bytes(), &[b'\n', 0xff], after.as_bytes()].concat();
+            let ended = place.with(file, &bytes, &["run", "token-push"]);
+            let said = String::from_utf8_lossy(&ended.stderr);
+            assert_eq!(ended.status.code(), Some(20), "{}: {said}", kind.name);
+            assert!(said.contains(file) && said.contains("line 2 is not UTF-8"), "{}: {said}", kind.name);
+        }
     }
     assert_eq!(place.ran(), [""; 0]);
+}
+
+#[test]
+fn a_hostile_variable_of_the_environment_is_refused_by_name_before_anything_runs() {
+    let place = Place::new();
+    let mut config = place.good();
+    config.as_object_mut().unwrap().remove("vaultServer");
+    config.as_object_mut().unwrap().remove("condorCreddHost");
+    fs::write(place.path("c.json"), config.to_string()).unwrap();
+    let mut wrong = Vec::new();
+    for (variable, before, fine) in [
+        ("_condor_COLLECTOR_HOST", "", &["", " ", "a b", "a\tb", "a\nb", "a\r\nb"][..]),
+        (
+            "_condor_SEC_CREDENTIAL_GETTOKEN_OPTS",
+            "--vaultserver=",
+            &["", " ", "a b", "a\tb", "a'b", "a\"b", "a\nb", "a\r\nb", "a\\b"],
+        ),
+        ("MANAGED_TOKENS_DEV_ENVIRONMENT_LABEL", "", &["", " "]),
+    ] {
+        let hostile = hostile();
+        for name in hostile.iter().filter(|name| !name.contains('\0') && !fine.contains(&name.as_str())) {
+            let ended = place.in_environment(&["run", "token-push"], variable, format!("{before}{name}").as_ref());
+            let said = String::from_utf8_lossy(&ended.stderr);
+            // The options of htgettoken are words.
+            let first = name.split(' ').next().unwrap_or_default();
+            let is_named =
+                ["", before].map(|before| said.contains(&format!("{variable}: \"{before}{}", escaped(first))));
+            let is_named = is_named.contains(&true);
+            if !(ended.status.code() == Some(20) && is_named && is_readable(&ended.stderr)) {
+                wrong.push(format!("{variable} {name:?}: {:?} {said}", ended.status));
+            }
+        }
+        let not_utf8 = OsString::from_vec([before.as_bytes(), b"a\xffb"].concat());
+        let ended = place.in_environment(&["run", "token-push"], variable, &not_utf8);
+        if !(ended.status.code().is_some_and(|code| code != 0 && code < 128) && is_readable(&ended.stderr)) {
+            wrong.push(format!("{variable} that is not UTF-8: {ended:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(place.ran(), [""; 0], "something was started");
+}
+
+#[test]
+fn a_hostile_credd_that_a_collector_names_is_left_out() {
+    let place = Place::new();
+    let mut config = place.good();
+    config.as_object_mut().unwrap().remove("condorCreddHost");
+    config["condorCollectorHost"] = "collector.lab.test".into();
+    fs::write(place.path("c.json"), config.to_string()).unwrap();
+    let names: Vec<_> = hostile().into_iter().filter(|name| !name.contains(['\'', '\0'])).collect();
+    let lines: String = names.iter().map(|name| format!("{name}\n")).collect();
+    // Everything works, and the storer says for which credd.
+    let programs = [
+        ("condor_status", format!("cat <<'END'\n{lines}schedd1.lab.test\nEND\n")),
+        ("kinit", String::new()),
+        ("klist", "echo 'Default principal: dunepro/mt@LAB.TEST'\n".to_owned()),
+        (
+            "condor_vault_storer",
+            format!(
+                "printf '%s\\n' \"$_condor_CREDD_HOST\" \"$@\" >>{}/ran/storer\nexit 1\n",
+                place.dir.path().display()
+            ),
+        ),
+    ];
+    for (program, text) in programs {
+        place.program(program, &text);
+    }
+    let ended = place.mt(&["run", "token-push"]);
+    let storer = fs::read_to_string(place.path("ran/storer")).unwrap_or_default();
+    for name in names.iter().filter(|name| name.trim().len() > 2 && !name.contains('\n')) {
+        assert!(!storer.contains(name.as_str()), "{name:?} reached the storer: {storer}");
+    }
+    assert!(is_readable(&ended.stderr), "{ended:?}");
 }
 
 #[test]
@@ -369,6 +537,10 @@ fn a_hostile_selector_on_the_command_line_is_refused_by_name_before_anything_run
         &["uids", "set", "--", "@", "1234"],
         &["uids", "set", "dunepro", "--", "@"],
         &["counters", "reset", "--", "@"],
+        &["runs", "list", "--limit=@"],
+        &["runs", "show", "--service=@"],
+        &["--configfile=@", "config", "check"],
+        &["run", "token-push", "--admin=@"],
         &["runs", "list", "--since=@"],
         &["runs", "list", "--status=@"],
         &["runs", "show", "--", "@"],
@@ -405,6 +577,63 @@ fn a_hostile_selector_on_the_command_line_is_refused_by_name_before_anything_run
         let refused = ended.status.code().is_some_and(|code| code != 0 && code < 128);
         if !(refused && is_readable(&ended.stderr)) {
             wrong.push(format!("{not_utf8:?}: {ended:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(place.ran(), [""; 0], "something was started");
+}
+
+#[test]
+fn a_hostile_word_for_an_old_flag_is_refused_or_harmless() {
+    let place = Place::new();
+    fs::write(place.path("c.json"), place.good().to_string()).unwrap();
+    let mut wrong = Vec::new();
+    for (program, flag) in [
+        ("token-push", "--service=@"),
+        ("token-push", "--experiment=@"),
+        ("token-push", "--admin=@"),
+        ("token-push", "--configfile=@"),
+        ("token-push", "--test=@"),
+        ("token-push", "--run-onboarding=@"),
+        ("token-push", "--push-tokens=@"),
+        ("token-push", "--list-services=@"),
+        ("token-push", "--disable-notifications=@"),
+        ("token-push", "--dont-notify=@"),
+        ("token-push", "--no-loki=@"),
+        ("token-push", "--verbose=@"),
+        ("refresh-uids-from-ferry", "--authmethod=@"),
+        ("refresh-uids-from-ferry", "--test=@"),
+    ] {
+        for name in hostile().iter().filter(|name| !name.contains('\0')) {
+            let ended = place.called(program, &[flag.replace('@', name)]).output().unwrap();
+            let refused = ended.status.code().is_some_and(|code| code != 0 && code != 101 && code < 128);
+            if !(refused && is_readable(&ended.stderr) && is_readable(&ended.stdout) && place.ran().is_empty()) {
+                wrong.push(format!("{program} {flag} with {name:?}: {ended:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(place.ran(), [""; 0], "something was started");
+}
+
+#[test]
+fn a_hostile_word_that_only_narrows_a_list_or_names_a_directory_runs_nothing() {
+    let place = Place::new();
+    fs::write(place.path("c.json"), place.good().to_string()).unwrap();
+    let mut wrong = Vec::new();
+    for command in [
+        &["runs", "list", "--workflow=@"][..],
+        &["runs", "list", "--service=@"],
+        &["counters", "reset", "--", "dune_production", "@"],
+        &["--state-dir=@", "runs", "list"],
+    ] {
+        for name in hostile().iter().filter(|name| !name.contains('\0')) {
+            let arguments: Vec<_> = command.iter().map(|word| word.replace('@', name)).collect();
+            let ended = place.mt(&arguments);
+            let fine = ended.status.code().is_some_and(|code| code != 101 && code < 128);
+            if !(fine && is_readable(&ended.stderr) && is_readable(&ended.stdout)) {
+                wrong.push(format!("{arguments:?}: {ended:?}"));
+            }
         }
     }
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));

@@ -12,7 +12,7 @@ use crate::acting::launch::{Launcher, Notices, Order};
 use crate::acting::site::{Global, Site};
 use crate::acting::trouble::Admins;
 use crate::acting::worker::{Worker, runtime};
-use crate::config::Service;
+use crate::config::{Service, is_mail_address};
 use crate::stderr;
 use crate::steps::catalog::{ShippedActions, library};
 use crate::steps::ferry::AuthMethod;
@@ -77,8 +77,16 @@ pub struct NoticeArgs {
     #[arg(long)]
     no_notify: bool,
     /// Tell this address instead of the configured admins
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = mail_address)]
     admin: Option<String>,
+}
+
+/// Before anything is done: afterwards there would be nobody to tell.
+fn mail_address(text: &str) -> Result<String, String> {
+    match is_mail_address(text) {
+        true => Ok(text.to_owned()),
+        false => Err("not a mail address".to_owned()),
+    }
 }
 
 impl From<&NoticeArgs> for Notices {

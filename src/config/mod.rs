@@ -47,6 +47,7 @@ pub use environment::Environment;
 pub use find::{Format, find};
 pub use mistake::{Contact, LoadError, Mistake, Position, Remark, Warning};
 pub use names::BadName;
+pub use readers::is_mail_address;
 pub use select::UnknownSelection;
 pub use service::{AccountName, CreddName, ExperimentName, IssuerService, NodeName, RoleName, Service, ServiceName};
 pub use service::{Credds, Timeouts, TokenGetter};

@@ -222,13 +222,13 @@ pub(super) fn lifetime(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<Strin
 /// Mail addresses: a list, or one text, which is an address as a whole or else split at white space.
 pub(super) fn addresses(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<Vec<String>, Noted> {
     let expected = "an address such as dune@example.org, or a list of them";
-    if let Some(text) = value.as_text().filter(|text| is_address(text)) {
+    if let Some(text) = value.as_text().filter(|text| is_mail_address(text)) {
         return Ok(vec![text.to_owned()]);
     }
     let mut addresses = Vec::new();
     let mut failed = None;
     for (item, text) in value.texts(expected, notes)? {
-        if is_address(text) {
+        if is_mail_address(text) {
             addresses.push(text.to_owned());
         } else {
             failed =
@@ -238,7 +238,8 @@ pub(super) fn addresses(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<Vec<
     failed.map_or(Ok(addresses), Err)
 }
 
-fn is_address(text: &str) -> bool {
+/// Is it one, as RFC 5322 has it?
+pub fn is_mail_address(text: &str) -> bool {
     !text.chars().any(char::is_control) && text.parse::<lettre::message::Mailbox>().is_ok()
 }
 
@@ -247,7 +248,7 @@ pub(super) fn sender(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<Option<
     let expected = "an address such as managed-tokens@example.org";
     match value.text(expected, notes)? {
         "" => Ok(None),
-        text if is_address(text) => Ok(Some(text.to_owned())),
+        text if is_mail_address(text) => Ok(Some(text.to_owned())),
         text => Err(value.wrong(codes::BAD_ADDRESS, format!("{} is not a mail address", show(text)), expected, notes)),
     }
 }
