@@ -167,10 +167,18 @@ pub fn is_ours(path: &Path) -> bool {
 }
 
 /// Opens a directory that holds files of ours beside files of others: ours or root's, and not writable for everybody
-/// unless sticky, because there anybody could swap our files. Links on the way are followed: the path is configured.
+/// unless sticky, because there anybody could swap our files. Links on the way are followed, since the path is configured; but
+/// where it ends with one it must be ours or root's, too.
 pub(crate) fn open_shared(path: &Path) -> Result<OwnedFd, PrivateDirError> {
     let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
     let failed = |doing, errno: Errno| PrivateDirError::Io { doing, path: path.to_owned(), source: errno.into() };
+    if let Ok(found) = std::fs::symlink_metadata(path)
+        && found.is_symlink()
+        && ![0, geteuid().as_raw()].contains(&found.uid())
+    {
+        let what = format!("a link that belongs to {}, who can lead it elsewhere", account(found.uid()));
+        return Err(PrivateDirError::Refused { path: path.to_owned(), what });
+    }
     let directory = open(path, flags, Mode::empty()).map_err(|errno| failed("open", errno))?;
     let stat = fstat(directory.as_fd()).map_err(|errno| failed("look at", errno))?;
     match distrust(&stat) {

@@ -171,6 +171,48 @@ const PLACES: &[Place] = &[
         becomes: Refused(20),
     },
     Place {
+        name: "template of mails to stakeholders",
+        planted: ALL,
+        make: |corner| {
+            let path = in_conf(corner, "stakeholder.txt", "Subject: x\n{{ summary }}\n");
+            with(corner, path, |c, path| c["templates"] = json!({"stakeholderMail": path}))
+        },
+        arguments: &["config", "check"],
+        becomes: Refused(20),
+    },
+    Place {
+        name: "template of messages to Slack",
+        planted: ALL,
+        make: |corner| {
+            let path = in_conf(corner, "slack.txt", "{{ summary }}\n");
+            with(corner, path, |c, path| c["templates"] = json!({"slack": path}))
+        },
+        arguments: &["config", "check"],
+        becomes: Refused(20),
+    },
+    Place {
+        name: "workflow by its name",
+        planted: ALL,
+        make: |corner| {
+            corner.workflow("token-push", include_str!("../workflows/token-push.ron"));
+            let path = corner.path("workflows/token-push.ron");
+            corner.give(&path);
+            path
+        },
+        arguments: PUSH,
+        becomes: Refused(20),
+    },
+    Place {
+        name: "the log file for everything",
+        planted: ALL,
+        make: |corner| {
+            let path = in_conf(corner, "mt.debug", "");
+            with(corner, path, |c, path| c["logs"] = json!({"work": {"debugfile": path}}))
+        },
+        arguments: WORK,
+        becomes: Pushed(0),
+    },
+    Place {
         name: "the log file",
         planted: ALL,
         make: |corner| {
@@ -218,7 +260,7 @@ const PLACES: &[Place] = &[
     },
     Place {
         name: "sidecar",
-        planted: &[Fifo, Foreign],
+        planted: &[Link, Fifo, Foreign],
         make: |corner| in_state(corner, "store.json"),
         arguments: WORK,
         becomes: Pushed(21),
@@ -239,7 +281,7 @@ const PLACES: &[Place] = &[
     },
     Place {
         name: "directory of kept tokens",
-        planted: &[Fifo, Foreign],
+        planted: &[Link, Fifo, Foreign],
         make: |corner| {
             let path = directory_in_conf(corner, "tokens");
             with(corner, path, |c, path| c["serviceCreddVaultTokenPathRoot"] = path.into())
@@ -264,7 +306,7 @@ const PLACES: &[Place] = &[
     },
     Place {
         name: "UIDs beside the store",
-        planted: &[Fifo, Foreign],
+        planted: &[Link, Fifo, Foreign],
         make: |corner| {
             let path = in_state(corner, "uids.json");
             // Read where the store cannot say.
@@ -294,7 +336,7 @@ const PLACES: &[Place] = &[
     },
     Place {
         name: "password of the mail server",
-        planted: &[Fifo, Foreign, OpenParent],
+        planted: ALL,
         make: |corner| {
             let path = in_conf(corner, "password", "labpass\n");
             with(corner, path, |c, path| {
@@ -319,6 +361,30 @@ const PLACES: &[Place] = &[
             })
         },
         arguments: PUSH,
+        becomes: Failed,
+    },
+    Place {
+        name: "certificate for FERRY",
+        planted: ALL,
+        make: |corner| {
+            let certificate = fs::read_to_string(corner.lab.path("ca/client.pem")).unwrap();
+            let path = in_conf(corner, "client.pem", &certificate);
+            with(corner, path, |c, path| c["ferry"]["hostCert"] = path.into())
+        },
+        arguments: &["run", "ferry-refresh", "-s", DUNE],
+        becomes: Failed,
+    },
+    Place {
+        name: "keytab for FERRY",
+        planted: ALL,
+        make: |corner| {
+            let path = in_conf(corner, "ferry.keytab", "");
+            let config: Value =
+                serde_json::from_str(&fs::read_to_string(corner.path("managedTokens.json")).unwrap()).unwrap();
+            fs::copy(config["ferry"]["serviceKeytabPath"].as_str().unwrap(), &path).unwrap();
+            with(corner, path, |c, path| c["ferry"]["serviceKeytabPath"] = path.into())
+        },
+        arguments: &["run", "ferry-refresh", "-s", DUNE, "--authmethod", "jwt"],
         becomes: Failed,
     },
     Place {
@@ -392,6 +458,21 @@ fn run(corner: &Corner, arguments: &[&str], about: &str) -> Ended {
     })
 }
 
+/// Everything that is there: names, modes, and what is in files.
+fn content(path: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
+    let mode = fs::symlink_metadata(path).unwrap().permissions().mode();
+    let mut found = match path.is_dir() {
+        true => vec![(path.to_owned(), mode, Vec::new())],
+        false => vec![(path.to_owned(), mode, fs::read(path).unwrap())],
+    };
+    if path.is_dir() {
+        let mut inside: Vec<_> = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+        inside.sort();
+        found.extend(inside.iter().flat_map(|path| content(path)));
+    }
+    found
+}
+
 #[test]
 fn what_others_put_in_the_way_is_refused_by_name_and_never_waited_for() {
     let Some(lab) = Lab::up() else { return };
@@ -406,7 +487,21 @@ fn what_others_put_in_the_way_is_refused_by_name_and_never_waited_for() {
                 eprintln!("SKIPPED {about}: only root can give things to somebody else");
                 continue;
             };
+            // What is somebody else's, or was aside when the run began.
+            let untouched = match what {
+                Link | Fifo => Some(path.with_extension("good")),
+                Foreign => Some(path.clone()),
+                OpenParent => None,
+            };
+            let before = untouched.as_deref().map(content);
+            let mails = lab.mails().len();
             let ended = run(&corner, place.arguments, &about);
+            if untouched.as_deref().map(content) != before {
+                wrong.push(format!("{about}: something was written through it"));
+            }
+            if place.name.ends_with("of the mail server") && lab.mails().len() != mails {
+                wrong.push(format!("{about}: a mail went out"));
+            }
             let mut said = format!("{}{}", ended.out, ended.err);
             if place.becomes == Failed {
                 // What became of the message is not worth a message.
