@@ -25,6 +25,8 @@ const BABBLED: &[&str] = &[
     "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJiYWJibGVkIn0.YmFiYmxlZC1zaWduYXR1cmU",
 ];
 const PASSWORD: &str = "labpass";
+/// In the URLs of the configuration: of the pushgateway, Loki, the collector of traces and FERRY.
+const URL_PASSWORD: &str = "hunter2-in-a-url";
 
 /// A text and where it was found.
 type Found = (String, Vec<u8>);
@@ -170,14 +172,16 @@ impl<'a> Scene<'a> {
                 "babble": { "logfile": file("info"), "debugfile": file("debug") },
                 "refresh-uids-from-ferry": { "logfile": file("ferry.info"), "debugfile": file("ferry.debug") },
             });
-            config["loki"] = json!({ "host": "https://web.lab.test" });
-            config["tracing"] = json!({ "url": "https://web.lab.test/v1/traces", "protocol": "otlp" });
+            config["prometheus"]["host"] = format!("http://mt:{URL_PASSWORD}@pushgateway.lab.test:9091").into();
+            config["loki"] = json!({ "host": format!("https://mt:{URL_PASSWORD}@web.lab.test") });
+            let traces = format!("https://mt:{URL_PASSWORD}@web.lab.test/v1/traces");
+            config["tracing"] = json!({ "url": traces, "protocol": "otlp" });
+            let ferry = config["ferry"]["host"].as_str().unwrap().replace("://", &format!("://mt:{URL_PASSWORD}@"));
+            config["ferry"]["host"] = ferry.into();
             config["email"] = json!({
                 "from": "managed-tokens@lab.test", "smtpHost": "smtp.lab.test", "tls": "starttls",
                 "username": "labuser", "passwordFile": password, "caFile": lab.path("ca/ca.pem"),
             });
-            config["ferry"].as_object_mut().unwrap().remove("hostCert");
-            config["ferry"].as_object_mut().unwrap().remove("hostKey");
             // The whole chain, credds and all.
             config["experiments"]["dune"]["roles"]["production"]["tokenGetterOverride"] = "storeAndGetToken".into();
         });
@@ -193,12 +197,16 @@ impl<'a> Scene<'a> {
         let real = inside.iter().map(|dir: &PathBuf| dir.join(program)).find(|path| path.exists());
         let real = real.unwrap_or_else(|| panic!("{program} is not installed"));
         let seen = self.corner.path("seen");
-        // The name in the comment is what mt looks for in the storer.
+        // The name in the comment is what mt looks for in the storer; the variable is the laboratory's own, which mt inherits.
         self.corner.program(
             program,
             &format!(
                 "#!/bin/sh\n# CONDOR_VAULT_STORER_ID\numask 077\nprintf '%s\\n' \"$@\" >{seen}/arguments/{program}.$$\n\
                  tr '\\0' '\\n' </proc/self/environ >{seen}/environment/{program}.$$\n\
+                 guardian=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$PPID/status)\n\
+                 for pid in $PPID $guardian; do\n\
+                 tr '\\0' '\\n' </proc/$pid/cmdline >>{seen}/arguments/{program}.$$.above\n\
+                 tr '\\0' '\\n' </proc/$pid/environ | grep -v ^LAB_SLACK= >>{seen}/environment/{program}.$$.above\ndone 2>/dev/null\n\
                  {real} \"$@\"\nend=$?\n[ -d \"$TMPDIR\" ] && cp -r \"$TMPDIR\" {seen}/private/{program}.$$\nexit $end\n",
                 seen = seen.display(),
                 real = real.display(),
@@ -246,6 +254,14 @@ impl<'a> Scene<'a> {
         );
         found.extend(BABBLED.iter().map(|text| ("babbled token".to_owned(), text.as_bytes().to_vec())));
         found.insert(("password of the mail server".to_owned(), PASSWORD.as_bytes().to_vec()));
+        found.insert(("password in a URL".to_owned(), URL_PASSWORD.as_bytes().to_vec()));
+        let config: Value = serde_json::from_slice(&fs::read(self.corner.path("managedTokens.json")).unwrap()).unwrap();
+        for recipients in ["notifications", "notifications_test"] {
+            let url = config[recipients]["slack_alerts_url"].as_str().expect("Slack is told");
+            let path = url.split_once("://").unwrap().1.split_once('/').unwrap().1;
+            assert!(path.len() > 8, "a webhook that can be told from other words: {url}");
+            found.insert(("webhook".to_owned(), path.as_bytes().to_vec()));
+        }
         found.into_iter().collect()
     }
 
@@ -289,7 +305,12 @@ fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
         forms.push(secret[secret.len() - 20..].to_vec());
     }
     forms.push(secret.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes());
-    forms.push(base64(secret));
+    // Wherever it begins there: what depends on what is before and behind it is left out.
+    for (before, digits) in [(0, 0), (1, 2), (2, 3)] {
+        let encoded = base64(&[&vec![0; before], secret].concat());
+        forms.push(encoded[digits.min(encoded.len())..].to_vec());
+    }
+    forms.retain(|form| form.len() > 4);
     forms
 }
 
@@ -332,6 +353,7 @@ fn no_secret_of_a_run_is_anywhere_but_in_the_files_that_are_made_for_it() {
     scene.run(&["run", "token-push", "-vv"]).exits(0);
     scene.run(&["run", "token-push", "-vv", "--test", "-s", DUNE]).exits(0);
     scene.run(&["run", "token-push", "-vv", "--onboard", "--push", "-s", DUNE]).exits(0);
+    scene.run(&["run", "ferry-refresh", "-vv"]).exits(0);
     scene.run(&["run", "ferry-refresh", "-vv", "--authmethod", "jwt"]).exits(0);
     let jwt = scene.run(&["runs", "show", "--events", "--output", "json"]).exits(0);
     assert!(jwt.out.contains("fetch-uid"), "a bearer token was used: {jwt:?}");
@@ -362,6 +384,20 @@ fn no_secret_of_a_run_is_anywhere_but_in_the_files_that_are_made_for_it() {
     scene.run(&["run", "ferry-refresh", "-vv", "--authmethod", "jwt"]).exits(11);
     lab.fault("ferry", "ok");
 
+    // Jaeger, and a store that cannot be used.
+    let config = fs::read_to_string(corner.path("managedTokens.json")).unwrap();
+    let jaeger = config.replace("/v1/traces", "/api/traces").replace("\"otlp\"", "\"jaeger\"");
+    assert_ne!(jaeger, config);
+    fs::write(corner.path("managedTokens.json"), &jaeger).unwrap();
+    lab.fault("vault", "ok");
+    scene.run(&["run", "token-push", "-vv", "--new", "-s", DUNE]).exits(0);
+    let lock = corner.state().join("queue.lock");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    scene.run(&["run", "token-push", "-vv", "--new", "-s", DUNE]).exits(21);
+    fs::remove_dir(&lock).unwrap();
+    fs::write(corner.path("managedTokens.json"), &config).unwrap();
+
     // What people look at afterwards.
     let ids: Vec<String> = corner.runs().iter().map(|run| run["id"].as_str().unwrap().to_owned()).collect();
     assert!(ids.len() >= 8, "{ids:?}");
@@ -381,6 +417,8 @@ fn no_secret_of_a_run_is_anywhere_but_in_the_files_that_are_made_for_it() {
         &["services", "show", DUNE, "--output", "json"],
         &["counters", "list"],
         &["uids", "list"],
+        &["store", "export", "-"],
+        &["config", "check"],
         &["workflow", "show", "token-push"],
     ] {
         scene.run(command).exits(0);

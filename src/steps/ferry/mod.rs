@@ -81,9 +81,14 @@ impl FerryClient {
 
     /// The UID of the account. Ends when the attempt is cancelled.
     pub(super) async fn uid(&self, world: &World, account: &AccountName, attempt: &Attempt) -> Result<u32, Failure> {
-        let url = self.url(account)?;
+        let mut url = self.url(account)?;
         let client = self.client.get_or_try_init(|| self.connect()).await?;
         let by_hand = self.by_hand(&url);
+        if self.method == AuthMethod::Jwt {
+            // What the URL has would be a second Authorization. An https URL takes both.
+            let _ = url.set_username("");
+            let _ = url.set_password(None);
+        }
         let mut request = client.get(url);
         if self.method == AuthMethod::Jwt {
             request = request.header(AUTHORIZATION, self.bearer.header(world, &self.settings, attempt).await?);
