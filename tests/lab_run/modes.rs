@@ -145,6 +145,7 @@ fn root_is_refused_with_the_account_to_use_and_may_still_check_a_workflow() {
     let before = files_below(&corner.path(""));
     for refused in [
         &["run", "token-push"][..],
+        &["run", "ferry-refresh"],
         &["runs", "list"],
         &["runs", "show"],
         &["runs", "resume"],
