@@ -24,8 +24,6 @@ pub enum ExitCode {
     StoreUnusable = 21,
     /// Other live runs hold all the selected services.
     Skipped = 22,
-    /// `mt check` found something that fails.
-    CheckFailed = 30,
     /// SIGINT ended the run early; it can be resumed.
     Interrupted = 130,
     /// SIGTERM ended the run early; it can be resumed.
@@ -43,7 +41,6 @@ impl ExitCode {
         Self::Invalid,
         Self::StoreUnusable,
         Self::Skipped,
-        Self::CheckFailed,
         Self::Interrupted,
         Self::Terminated,
     ];
@@ -142,7 +139,7 @@ mod tests {
     #[test]
     fn the_numbers_are_those_of_the_manual() {
         let numbers: Vec<u8> = ExitCode::ALL.iter().map(|code| code.number()).collect();
-        assert_eq!(numbers, [0, 1, 2, 10, 11, 20, 21, 22, 30, 130, 143]);
+        assert_eq!(numbers, [0, 1, 2, 10, 11, 20, 21, 22, 130, 143]);
     }
 
     #[test]

@@ -116,7 +116,6 @@ pub fn closing(view: &RunView, terminal: bool, code: ExitCode, recorded: bool, v
             | ExitCode::Invalid
             | ExitCode::StoreUnusable
             | ExitCode::Skipped
-            | ExitCode::CheckFailed
             | ExitCode::Interrupted
             | ExitCode::Terminated,
         ) => {

@@ -57,7 +57,8 @@ pub struct Config {
     pub ferry: Ferry,
     /// `production`, or what the environment or the file says.
     pub dev_environment_label: String,
-    /// The Go service's database: `mt migrate` reads it, and its directory is the state directory's default.
+    /// The Go service's database: a first start takes its UIDs and counters over, and its directory is the state directory's
+    /// default.
     pub db_location: Option<PathBuf>,
     /// `stateDir`.
     pub state_dir: Option<PathBuf>,

@@ -36,7 +36,8 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         "a program is not installed",
         "mt works with kinit, klist, htgettoken, condor_vault_storer, rsync, ssh and ping, and looks for them in the PATH\n\
          that the message names.\n\
-         Install the package that has it, or correct the PATH of the service;  mt check  lists what is found and where.",
+         Install the package that has it, or correct the PATH of the service;  command -v PROGRAM  as the account that\n\
+         runs mt shows which one is found.",
     ),
     (
         PROGRAM_NOT_STARTED,
