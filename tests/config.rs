@@ -13,7 +13,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn nothing() -> Environment {
-    Environment::new([("HOME", "/nonexistent")], "/work")
+    Environment::new([("HOME", "/nonexistent")], "/site")
 }
 
 fn yaml(text: &str) -> Result<Config, LoadError> {
@@ -198,7 +198,7 @@ fn the_environment_wins_as_it_does_today() {
         "condorCollectorHostOverride: role\nvaultServerOverride: role",
     );
     let load = |variables: &[(&str, &str)]| {
-        let env = Environment::new(variables.iter().copied(), "/work");
+        let env = Environment::new(variables.iter().copied(), "/site");
         parse(&text, Format::Yaml, Path::new("x.yml"), &env)
     };
     let collectors = |config: &Config| match &config.services[0].credds {
@@ -233,16 +233,16 @@ fn the_environment_wins_as_it_does_today() {
 
 #[test]
 fn the_state_directory_is_the_first_that_is_named() {
-    let env = |value: &str| Environment::new([("MT_STATE_DIR", value)], "/work");
+    let env = |value: &str| Environment::new([("MT_STATE_DIR", value)], "/site");
     let directory = |global: &str, cli: Option<&str>, variable: &str| {
         yaml(&with(global, "")).unwrap().state_dir(cli.map(Path::new), &env(variable)).display().to_string()
     };
     let both = "dbLocation: /db/x.db\nstateDir: /state";
-    assert_eq!(directory(both, Some("cli"), "/env"), "/work/cli");
+    assert_eq!(directory(both, Some("cli"), "/env"), "/site/cli");
     assert_eq!(directory(both, None, "/env"), "/env");
     assert_eq!(directory(both, None, ""), "/state");
     assert_eq!(directory("dbLocation: /db/x.db", None, ""), "/db");
-    assert_eq!(directory("dbLocation: x.db", None, ""), "/work");
+    assert_eq!(directory("dbLocation: x.db", None, ""), "/site");
     assert_eq!(directory("", None, ""), "/var/lib/managed-tokens");
 }
 
@@ -473,8 +473,8 @@ fn services_are_selected_by_name_in_any_case() {
 #[test]
 fn relative_paths_are_seen_from_the_working_directory() {
     let service = one("serviceCreddVaultTokenPathRoot: kept", "keytabPathOverride: own.keytab");
-    assert_eq!(service.keytab, Path::new("/work/own.keytab"));
-    assert_eq!(service.token_directory.as_deref(), Some(Path::new("/work/kept")));
+    assert_eq!(service.keytab, Path::new("/site/own.keytab"));
+    assert_eq!(service.token_directory.as_deref(), Some(Path::new("/site/kept")));
 }
 
 #[test]
@@ -487,7 +487,7 @@ fn a_file_that_cannot_be_loaded_says_which_and_why() {
     let error = load(Some(Path::new("x.toml")), &nothing()).unwrap_err();
     assert_eq!(
         error.render(),
-        "error[MT0082]: cannot tell the format of /work/x.toml: its name must end in .json, .yml, .yaml or .ron"
+        "error[MT0082]: cannot tell the format of /site/x.toml: its name must end in .json, .yml, .yaml or .ron"
     );
     for empty in ["", "# nothing\n", "~"] {
         let error = yaml(empty).unwrap_err().to_string();
