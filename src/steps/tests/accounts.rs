@@ -1,4 +1,4 @@
-//! What becomes of a UID once it is fetched, over a book in memory. Fetching is tried on a real FERRY in `tests/ferry.rs`.
+//! What becomes of a UID once it is fetched, over a book in memory. Fetching is tried on a real FERRY in `tests/ferry`.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
