@@ -15,8 +15,8 @@ use managed_tokens::config::{Config, Environment, Format, parse};
 use managed_tokens::telemetry::metrics::{Configured, Stored, render, samples};
 use managed_tokens::workflow::action::Success;
 use managed_tokens::workflow::definition::{ForEach, Mode, OnFailure, Per};
-use managed_tokens::workflow::event::{AttemptOutcome, Selection, SessionEnd, SessionStarted};
-use managed_tokens::workflow::id::{ProcessId, RunId, StepName, WorkflowName};
+use managed_tokens::workflow::event::{AttemptOutcome, Selection, SessionEnd};
+use managed_tokens::workflow::id::{RunId, StepName, WorkflowName};
 use managed_tokens::workflow::run::{AttemptRecord, Machine, Run, RunState, Session, StepState, TargetState};
 use managed_tokens::workflow::status::{MachineStatus, RunStatus, StepStatus};
 use managed_tokens::workflow::store::{Access, StateDir, Store};
@@ -78,15 +78,7 @@ fn state(start: Timestamp) -> RunState {
         };
         (subject, machine)
     });
-    let by = SessionStarted {
-        process: ProcessId::generate(),
-        host: "mt01".to_owned(),
-        boot_id: "b".to_owned(),
-        pid: 1,
-        start_ticks: None,
-        trigger: "cron".to_owned(),
-        trace: None,
-    };
+    let by = support::session::session_started();
     let end = Some(SessionEnd::Finished);
     let run = Run {
         id: RunId::generate(),

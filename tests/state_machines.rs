@@ -6,13 +6,17 @@ use managed_tokens::workflow::code::Code;
 use managed_tokens::workflow::definition::{CountsAs, ForEach, Mode, OnFailure, Per};
 use managed_tokens::workflow::diagram;
 use managed_tokens::workflow::event::{
-    AttemptOutcome, Event, Fact, MachineEnd, PlannedStep, RunCreated, Selection, SessionEnd, SessionStarted,
+    AttemptOutcome, Event, Fact, MachineEnd, PlannedStep, RunCreated, Selection, SessionEnd,
 };
-use managed_tokens::workflow::id::{ProcessId, RunId, StepName, Subject, TargetName, WorkflowName};
+use managed_tokens::workflow::id::{RunId, StepName, Subject, TargetName, WorkflowName};
 use managed_tokens::workflow::machine::{aggregate, run_outcome};
 use managed_tokens::workflow::run::RunState;
 use managed_tokens::workflow::status::{MachineStatus, RunStatus, StepStatus};
 use proptest::prelude::*;
+use session::session_started;
+
+#[path = "support/session.rs"]
+mod session;
 
 const SUBJECTS: [&str; 2] = ["dune_production", "mu2e_production"];
 const STEPS: [&str; 2] = ["kinit", "push"];
@@ -40,15 +44,7 @@ fn created() -> Fact {
 }
 
 fn session() -> Fact {
-    Fact::SessionStarted(SessionStarted {
-        process: ProcessId::generate(),
-        host: "mt01".to_owned(),
-        boot_id: "b".to_owned(),
-        pid: 1,
-        start_ticks: None,
-        trigger: "test".to_owned(),
-        trace: None,
-    })
+    Fact::SessionStarted(session_started())
 }
 
 fn failure(class: Class) -> Failure {

@@ -16,7 +16,7 @@ use managed_tokens::workflow::definition::{ForEach, Mode, OnFailure};
 use managed_tokens::workflow::event::{
     AttemptOutcome, Event, Fact, MachineEnd, RunCreated, Selection, SessionEnd, SessionStarted,
 };
-use managed_tokens::workflow::id::{ProcessId, RunId, StepName, Subject, TargetName, WorkflowName};
+use managed_tokens::workflow::id::{RunId, StepName, Subject, TargetName, WorkflowName};
 use managed_tokens::workflow::run::RunState;
 use support::large::{CREDDS, NODES, SERVICES, STEPS, plan, subject, targets};
 use support::spans::{self, Span};
@@ -55,13 +55,8 @@ fn session() -> (RunState, Book, Vec<Child>) {
             finally: Vec::new(),
         }),
         Fact::SessionStarted(SessionStarted {
-            process: ProcessId::generate(),
-            host: "mt01".to_owned(),
-            boot_id: "b".to_owned(),
-            pid: 1,
-            start_ticks: None,
-            trigger: "cron".to_owned(),
             trace: Some(traces::new_trace_id()),
+            ..support::session::session_started()
         }),
     ];
     let mut children = Vec::new();

@@ -6,13 +6,18 @@ use std::path::Path;
 
 use jiff::{SignedDuration, Timestamp};
 use managed_tokens::workflow::definition::{ForEach, Mode};
-use managed_tokens::workflow::event::{Event, Fact, Selection, SessionStarted};
-use managed_tokens::workflow::id::{ProcessId, RunId, StepName, Subject, TargetName, WorkflowName};
+use managed_tokens::workflow::event::{Event, Fact, Selection};
+use managed_tokens::workflow::id::{RunId, StepName, Subject, TargetName, WorkflowName};
 use managed_tokens::workflow::run::{Machine, Run, Session};
 use managed_tokens::workflow::status::{MachineStatus, RunStatus};
 use managed_tokens::workflow::store::{Access, StateDir, Store, StoreError};
 use tempfile::TempDir;
 use ulid::Ulid;
+
+use self::session::session_started;
+
+#[path = "../support/session.rs"]
+mod session;
 
 pub fn state() -> (TempDir, StateDir) {
     let tmp = tempfile::tempdir().unwrap();
@@ -35,15 +40,7 @@ pub fn id(ms: u64, random: u128) -> RunId {
 /// A run that began and ended `age` ago.
 pub fn run(id: RunId, status: RunStatus, age: SignedDuration) -> Run {
     let at = Timestamp::now() - age;
-    let by = SessionStarted {
-        process: ProcessId::generate(),
-        host: "mt01".to_owned(),
-        boot_id: "b".to_owned(),
-        pid: 1,
-        start_ticks: None,
-        trigger: "cron".to_owned(),
-        trace: None,
-    };
+    let by = session_started();
     let over = status != RunStatus::Running;
     Run {
         id,

@@ -5,6 +5,7 @@ pub mod corner;
 pub mod lab;
 pub mod large;
 pub mod remains;
+pub mod session;
 pub mod spans;
 pub mod terminal;
 pub mod unread;
