@@ -25,9 +25,12 @@ pub fn told(
         let row = mine.iter().map(|(_, r)| r.value).max();
         let sent = mine.iter().filter(|(mail, _)| mail.status == OutboxStatus::Sent);
         let channels: BTreeSet<&str> = sent.map(|(mail, _)| mail.channel.as_str()).collect();
+        // The connection broke, or the process did, before the channel had answered.
+        let uncertain = mine.iter().any(|(mail, _)| mail.status == OutboxStatus::Sending);
         let of_run = |c: &&Counter| c.key.subject == machine.subject && c.run == state.run.id;
         let worst = counters.values().filter(of_run).map(|c| c.value).max().filter(|value| *value > 0);
         let word = match (row, worst, threshold) {
+            (Some(_), ..) if channels.is_empty() && uncertain => Some(Told::PerhapsSent),
             (Some(_), ..) if channels.is_empty() => Some(Told::Waiting),
             (Some(row), ..) => {
                 let channel = channels.into_iter().collect::<Vec<_>>().join(" and ");

@@ -67,13 +67,8 @@ pub enum Told {
     },
     /// It is still to be sent.
     Waiting,
-    /// No channel accepted it.
-    NotSent {
-        /// Why.
-        why: String,
-    },
-    /// Notifications are off for this subject or run.
-    Off,
+    /// It went out, and no channel has said that it took it. It goes out again.
+    PerhapsSent,
 }
 
 /// What to show of it.

@@ -168,8 +168,7 @@ fn telling(told: &Told) -> Remark {
         Told::Sent { channel, row } => (format!("{channel} sent ({} failure in a row)", ordinal(*row)), Paint::Plain),
         Told::BelowLimit { row, limit } => (format!("below the limit ({row} of {limit})"), Paint::Plain),
         Told::Waiting => ("not sent yet".to_owned(), Paint::Busy),
-        Told::NotSent { why } => (format!("not sent: {why}"), Paint::Bad),
-        Told::Off => ("notifications off".to_owned(), Paint::Faint),
+        Told::PerhapsSent => ("perhaps sent".to_owned(), Paint::Busy),
     };
     Remark::Told(text, paint)
 }

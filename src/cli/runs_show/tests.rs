@@ -234,7 +234,7 @@ fn hostile_text_stays_harmless() {
     state.run.workflow = WorkflowName::new("token\x1b-push");
     state.run.sessions[0].by.host = "mt\x1b01".to_owned();
     let mut view = view(state);
-    view.told.insert(subject("dune\x1b[31m_production"), Told::NotSent { why: evil.to_owned() });
+    view.told.insert(subject("dune\x1b[31m_production"), Told::Sent { channel: evil.to_owned(), row: 1 });
     for (width, options) in
         [(80, ShowOptions::default()), (Style::UNLIMITED, ShowOptions { all: true, timing: true, service: None })]
     {
