@@ -4,8 +4,8 @@
 /// What rustls says of bytes that are no TLS.
 const NO_TLS: &str = "InvalidContentType";
 
-/// The causes of an error, without reqwest's own text: that names an address, which the message has already or must not
-/// have.
+/// Why a request failed, in the words of the last cause: `Connection refused (os error 111)`. Those before it only say which
+/// layer passed it on, and reqwest's own text names an address, which the message has already or must not have.
 pub(crate) fn cause(error: &reqwest::Error) -> String {
     let mut text = Vec::new();
     let mut source = std::error::Error::source(error);
@@ -16,8 +16,8 @@ pub(crate) fn cause(error: &reqwest::Error) -> String {
     if text.iter().any(|part| part.contains(NO_TLS)) {
         return "what answers there does not speak TLS".to_owned();
     }
-    if !text.is_empty() {
-        return text.join(": ");
+    if let Some(last) = text.pop() {
+        return last;
     }
     let text = error.to_string();
     error.url().map_or_else(|| text.clone(), |url| text.replace(url.as_str(), "the address"))

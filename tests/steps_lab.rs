@@ -256,7 +256,7 @@ fn what_the_vault_refuses_needs_a_person() {
         let failures = [trial.failure("GetVaultToken", "-"), trial.failure("StoreInCredd", "schedd1.lab.test")];
         for failure in failures {
             assert_eq!(failure.class, Class::NeedsHuman, "{fault}: {failure:?}");
-            assert_eq!(failure.next.as_deref(), Some("mt run token-push --onboard -s dune_production"));
+            assert_eq!(failure.next.as_deref(), Some("mt run token-push --onboard --push -s dune_production"));
         }
         lab.fault("vault", "ok");
     }

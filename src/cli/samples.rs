@@ -163,9 +163,9 @@ pub fn refused_machine(name: &str) -> Machine {
 
 /// A person must authenticate.
 pub fn unauthenticated_machine(name: &str) -> Machine {
-    let failure = Failure::new(Class::NeedsHuman, Code(31), "the vault knows no usable refresh token for this service")
+    let failure = Failure::new(Class::NeedsHuman, Code(31), "the vault holds no usable refresh token for this service")
         .with_output("htgettoken: Failure getting token from https://vault.fnal.gov:8200\n")
-        .with_next(format!("mt run token-push --onboard -s {name}"));
+        .with_next(format!("mt run token-push --onboard --push -s {name}"));
     let why = "get-vault-token needs a person";
     machine(
         name,

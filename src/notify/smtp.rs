@@ -67,7 +67,7 @@ impl Smtp {
         let connect = AsyncSmtpConnection::connect_tokio1(address, Some(ANSWER_WITHIN), &own_name, at_once, None);
         let mut connection = within(&place, connect, |error| match implicit && error.is_tls() {
             true => unsafe_connection(error, &place),
-            false => classify(error, &place, MAIL_UNREACHABLE, None),
+            false => of_greeting(error, &place),
         })
         .await?;
         if let Some(tls) = later {
@@ -210,6 +210,16 @@ fn password(login: &MailLogin) -> Result<Secret, Failure> {
         return Err(wrong("it does not hold one line".to_owned()));
     }
     Ok(Secret::new(text.to_owned()))
+}
+
+/// Nothing was said of a sender or a recipient yet.
+fn of_greeting(error: &Error, place: &str) -> Failure {
+    let failure = classify(error, place, MAIL_UNREACHABLE, None);
+    match error.is_permanent() {
+        true => failure
+            .with_next(format!("ask those who run {place} to take mail from this host, or correct email.smtpHost")),
+        false => failure,
+    }
 }
 
 fn unsafe_connection(error: &Error, place: &str) -> Failure {

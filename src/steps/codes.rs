@@ -146,6 +146,7 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         KDC_UNREACHABLE,
         "no KDC answers",
         "Every KDC of the realm in krb5.conf was tried. It is tried again as often as the step says, and in the next run.\n\
+         KRB5_TRACE=/dev/stderr kinit -k -t KEYTAB PRINCIPAL  shows which KDC was asked and what came of it.\n\
          If it lasts: look at the network, at krb5.conf, and at the KDC itself.",
     ),
     (
@@ -167,16 +168,18 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     ),
     (
         VAULT_UNREACHABLE,
-        "the vault server cannot be reached",
-        "The connection failed or the server did not answer in time. A kept vault token that has not expired is pushed in\n\
-         its place (status stale), and the step is tried again in the next run.\n\
-         If it lasts: look at the vault server and the network between.",
+        "the vault server cannot be reached or does not answer",
+        "The connection failed, or the server did not answer in time: it, or the directory (LDAP) that it asks at a login.\n\
+         A kept vault token that has not expired is pushed in its place (status stale), and the step is tried again in\n\
+         the next run. If it lasts: look at the vault server and the network between.",
     ),
     (
         AUTHENTICATION_NEEDED,
         "a person must authenticate",
-        "The vault works, but holds no usable refresh token for this service. Only a person with a browser can make one:\n\
-         mt run token-push --onboard -s SERVICE\n\
+        "The vault works, and holds no usable refresh token for this service or refuses it. Only a person with a browser\n\
+         can make one:\n\
+         mt run token-push --onboard --push -s SERVICE\n\
+         If it refuses again afterwards, those who run the vault must give the service its policy.\n\
          This is never said because of an outage.",
     ),
     (
@@ -189,8 +192,10 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
     (
         VAULT_KERBEROS,
         "the vault login with Kerberos failed",
-        "htgettoken had no ticket it could use, or no ticket for the vault's host could be had.\n\
-         The step that gets the ticket must come first and succeed; see the output shown by  mt runs show .",
+        "htgettoken had no ticket it could use, or no ticket for the vault's host could be had. The step that gets the ticket\n\
+         must come first and succeed; see the output shown by  mt runs show .\n\
+         Or something between this machine and the vault refuses in its place, such as a proxy (an HTTPError whose words are\n\
+         not the vault's):  curl -ki https://VAULT:8200/v1/sys/health  shows who answers.",
     ),
     (
         VAULT_CERTIFICATE,
@@ -220,7 +225,7 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         AUTHENTICATION_UNFINISHED,
         "nobody finished the authentication",
         "The page in the browser was not completed in time (htgettoken waits two minutes), or was refused.\n\
-         Start again:  mt run token-push --onboard -s SERVICE",
+         Start again:  mt run token-push --onboard --push -s SERVICE",
     ),
     (
         NODE_UNPINGABLE,
@@ -284,7 +289,7 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         COLLECTOR_UNREACHABLE,
         "the collector cannot be asked for credds",
         "Each collector of condorCollectorHost was tried in order, each for 10 s at most, all together for half of the\n\
-         step's time. Where an earlier session of the run has a list, that\n\
+         step's time; or it does not let this host read (ALLOW_READ). Where an earlier session of the run has a list, that\n\
          list is used. With condorCreddHost set, no collector is needed.",
     ),
     (

@@ -108,7 +108,7 @@ async fn ask(
         Err(error) => {
             let stopped = matches!(error, RunError::Cancelled { .. }) && cancel.is_cancelled();
             let cause = format!("the collector {named} cannot be asked");
-            let slow = TooSlow::new(COLLECTOR_UNREACHABLE, cause, "look at the collector, or set condorCreddHost");
+            let slow = TooSlow::new(COLLECTOR_UNREACHABLE, cause, condor::look_at(named));
             let failure = not_run_within(error, slow, limit);
             return if stopped { Err(Stopped(failure)) } else { Ok(Err(failure)) };
         }
@@ -123,7 +123,7 @@ async fn ask(
     if let (true, Some(line)) = (credds.is_empty(), no_names(&said)) {
         let message = format!("what the collector {named} answers is no list of schedds: {line}");
         let failure = Failure::new(Class::Transient, COLLECTOR_UNREACHABLE, message).with_output(finished.output);
-        return Ok(Err(failure.with_next("look at the collector, or set condorCreddHost")));
+        return Ok(Err(failure.with_next(condor::look_at(named))));
     }
     if credds.is_empty() {
         let fitting = constraint.map(|text| format!(" that fits {text}")).unwrap_or_default();

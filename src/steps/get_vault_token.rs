@@ -140,7 +140,7 @@ impl GetVaultToken {
     async fn with_a_person(&self, command: Command, service: &Service, attempt: &Attempt) -> Result<(), Failure> {
         let unfinished = |error| {
             let cause = "nobody finished the authentication in the browser";
-            let again = format!("mt run token-push --onboard -s {}", service.name);
+            let again = vault::onboard(service.name.as_str());
             not_run(error, TooSlow::new(super::codes::AUTHENTICATION_UNFINISHED, cause, again), attempt)
         };
         let _one_at_a_time = tokio::select! {
@@ -225,10 +225,8 @@ impl GetVaultToken {
                 }
             }
             let note = match self.world.expiry(&fingerprint) {
-                Some(at) => {
-                    format!("the kept token stands in; valid for {}", short(at.duration_since(Timestamp::now())))
-                }
-                None => "the kept token stands in; its expiry is not known".to_owned(),
+                Some(at) => format!("the kept token, valid for {}", short(at.duration_since(Timestamp::now()))),
+                None => "the kept token, whose expiry is not known".to_owned(),
             };
             return Some(self.provide(context, staged, fingerprint, kept, vec![note]));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::classify::{TooSlow, kerberos, not_run};
-use super::codes::{KDC_UNREACHABLE, KEYTAB_MISSING, KEYTAB_UNREADABLE, KINIT_FAILED, WRONG_PRINCIPAL};
+use super::codes::{KEYTAB_MISSING, KEYTAB_UNREADABLE, KINIT_FAILED, WRONG_PRINCIPAL};
 use super::off_thread::within;
 use super::world::{World, cache_name};
 use super::{info_of, unknown_service};
@@ -49,13 +49,12 @@ pub(super) async fn ticket(
 ) -> Result<(), Failure> {
     check_keytab(keytab, principal, attempt).await?;
     let named = keytab.to_string_lossy();
-    let facts = |program| [("program", program), ("keytab", &*named), ("principal", principal)];
+    let facts = |program| kerberos::facts(program, &named, principal);
     let command = |program| world.command(program).env("KRB5CCNAME", cache_name(cache));
 
     let kinit = command("kinit").arg("-k").arg("-t").arg(keytab).arg("--").arg(principal);
     let kinit = process::run(kinit, &attempt.cancel).await;
-    let slow = TooSlow::new(KDC_UNREACHABLE, "no KDC answers", "look at the KDC and at krb5.conf");
-    let kinit = kinit.map_err(|error| not_run(error, slow, attempt))?;
+    let kinit = kinit.map_err(|error| not_run(error, kerberos::too_slow(&facts("kinit")), attempt))?;
     if !kinit.success() {
         return Err(kerberos::classify(kinit.exit, &kinit.output, &facts("kinit")));
     }
@@ -86,8 +85,8 @@ async fn check_keytab(keytab: &Path, principal: &str, attempt: &Attempt) -> Resu
         }
         Some(Err(error)) if error.kind() == ErrorKind::NotFound => {
             let message = format!("there is no keytab {}", keytab.display());
-            Err(Failure::new(Class::Permanent, KEYTAB_MISSING, message)
-                .with_next(format!("put the keytab of {principal} there")))
+            let put = kerberos::put(&kerberos::facts("kinit", &keytab.to_string_lossy(), principal));
+            Err(Failure::new(Class::Permanent, KEYTAB_MISSING, message).with_next(put))
         }
         Some(Err(error)) => {
             let message = format!("the keytab {} cannot be read: {error}", keytab.display());

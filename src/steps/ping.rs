@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::classify::{TooSlow, not_run, remote};
-use super::codes::NODE_UNPINGABLE;
+use super::classify::{not_run, remote};
 use super::world::World;
 use super::{info_of, is_node, node_of, nodes, unknown_service};
 use crate::process;
@@ -42,10 +41,7 @@ impl Ping {
                 let facts = [("program", "ping"), ("node", node.as_str())];
                 remote::ping(finished.exit, &finished.output, &facts)
             }
-            Err(error) => {
-                let slow = TooSlow::new(NODE_UNPINGABLE, format!("{node} does not answer a ping"), "look at the node");
-                not_run(error, slow, attempt)
-            }
+            Err(error) => not_run(error, remote::unpingable(node.as_str()), attempt),
         };
         context.update(|shared| {
             shared.unpingable.insert(node.clone());

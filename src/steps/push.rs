@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
-use super::classify::{TooSlow, not_run, remote};
-use super::codes::{NODE_UNREACHABLE, TOKEN_FILE, UID_UNKNOWN};
+use super::classify::{not_run, remote};
+use super::codes::{TOKEN_FILE, UID_UNKNOWN};
 use super::staging::Staging;
 use super::vault_options::resolve;
 use super::world::{ServiceContext, World};
 use super::{info_of, is_node, node_of, nodes, unknown_service};
 use crate::config::{NodeName, Service};
-use crate::process::{self, Command, Finished};
+use crate::process::{self, Command, Finished, RunError};
 use crate::workflow::action::{Action, ActionInfo, Attempt, AttemptResult, Class, Failure, Success};
 use crate::workflow::id::{Subject, TargetName};
 
@@ -54,11 +54,20 @@ impl Push {
         let (staging, note) = Staging::make(&self.world, service, uid, vault.as_deref(), &token)
             .map_err(|error| Failure::new(error.class(), TOKEN_FILE, format!("cannot stage the files: {error}")))?;
 
-        let ended = self.rsync(&staging, true, service, node, attempt).await?;
+        let facts = [
+            ("program", "rsync"),
+            ("node", node.as_str()),
+            ("account", service.account.as_str()),
+            ("principal", service.principal.as_str()),
+        ];
+        let pinged = !context.shared().unpingable.contains(node);
+        let slow = remote::too_slow(&facts, pinged);
+        let not_run = |error| not_run(error, slow.clone(), attempt);
+
+        let ended = self.rsync(&staging, true, service, node, attempt).await.map_err(not_run)?;
         if ended.success() {
             return Ok(Success::default().with_notes(note.as_slice()));
         }
-        let facts = [("program", "rsync"), ("node", node.as_str()), ("account", service.account.as_str())];
         let failure = remote::push(ended.exit, &ended.output, &facts);
         // The token is what matters; the default role file alone is not worth a failure.
         let name = staging.role().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
@@ -67,7 +76,7 @@ impl Push {
         if remote::only_about(ended.exit, &ended.output, &name) {
             return Ok(Success::default().with_notes(note.as_slice()));
         }
-        let again = self.rsync(&staging, false, service, node, attempt).await?;
+        let again = self.rsync(&staging, false, service, node, attempt).await.map_err(not_run)?;
         if again.success() {
             return Ok(Success::default().with_notes(note.as_slice()));
         }
@@ -81,7 +90,7 @@ impl Push {
         service: &Service,
         node: &NodeName,
         attempt: &Attempt,
-    ) -> Result<Finished, Failure> {
+    ) -> Result<Finished, RunError> {
         let operands = staging.operands(with_role);
         let mut command: Command = self
             .world
@@ -99,14 +108,13 @@ impl Push {
             .arg("--")
             .args(operands.sources)
             .arg(format!("{}@{}:{}", service.account, bracketed(node), operands.destination));
-        let slow = TooSlow::new(NODE_UNREACHABLE, format!("{node} did not take the files"), "look at the node");
-        process::run(command, &attempt.cancel).await.map_err(|error| not_run(error, slow, attempt))
+        process::run(command, &attempt.cancel).await
     }
 }
 
 fn uid_unknown(service: &Service) -> Failure {
     let message = format!("the UID of the account {} is not known", service.account);
-    Failure::new(Class::Permanent, UID_UNKNOWN, message).with_next("mt run ferry-refresh, or set desiredUIDOverride")
+    Failure::new(Class::Permanent, UID_UNKNOWN, message).with_next("ask FERRY for it:  mt run ferry-refresh")
 }
 
 /// An IPv6 address has colons, and rsync ends the host at the first.

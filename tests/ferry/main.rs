@@ -196,7 +196,7 @@ fn whatever_ferry_answers_wrongly_fails_the_account_and_leaves_the_stored_uid() 
         ("status 403".to_owned(), "MT0174", "permanent", "ferry.hostCert"),
         // A redirection is not followed.
         ("status 302".to_owned(), "MT0176", "permanent", "302"),
-        ("raw <html>".to_owned(), "MT0177", "transient", "cannot be read"),
+        ("raw <html>".to_owned(), "MT0177", "transient", "is not FERRY: a page of HTML"),
         (r#"raw {"ferry_status":"succ"#.to_owned(), "MT0177", "transient", "cannot be read"),
         (
             r#"raw {"ferry_status":"failure","ferry_error":["no such thing"]}"#.to_owned(),
@@ -486,7 +486,7 @@ fn a_push_without_a_uid_fails_for_that_service_alone_and_says_what_to_do() {
     assert_eq!(machine(&run, "mu2e_production")["status"], "succeeded");
     let failed = attempt(machine(&run, "dune_production"), "push");
     assert_eq!((&failed["code"], &failed["class"]), (&json!("MT0049"), &json!("permanent")), "{failed}");
-    assert!(failed["next"].as_str().unwrap().contains("run ferry-refresh, or set desiredUIDOverride"), "{failed}");
+    assert!(failed["next"].as_str().unwrap().contains("ask FERRY for it:  mt run ferry-refresh"), "{failed}");
     corner.run(DUNE_ONLY).is_quiet();
     corner.run(&["runs", "resume"]).exits(0);
     assert!(lab.path("nodes/node1/tmp/vt_u1234-dune_production").exists());

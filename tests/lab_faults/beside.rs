@@ -4,13 +4,14 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::judge::{self, expect, mails_to, word};
+use super::judge::{self, Told, expect, mails_to, word};
 use super::support::corner::{Corner, Ended, step, target};
 use super::support::lab::Lab;
-use super::table::{Cell, GOOD_NODE, Place, Play, played};
-use super::{HEALTHY, LAB, TIMES, page};
+use super::table::{Also, Cell, GOOD_NODE, Peer, Place, Play, played};
+use super::{HEALTHY, LAB, LONG_TIMES, TIMES, page};
 
 /// A corner whose services are the rows' and healthy ones.
 struct Scene<'a> {
@@ -23,6 +24,19 @@ struct Scene<'a> {
     usual: Value,
     /// The mails of other scenes go elsewhere.
     admin: String,
+}
+
+/// What people have been told, oldest first.
+struct Heard {
+    admins: Vec<String>,
+    slack: Vec<String>,
+    /// By row.
+    stakeholders: Vec<Vec<String>>,
+}
+
+/// The address of the people behind a row's service.
+fn stakeholder(row: &Cell) -> String {
+    format!("{}@lab.test", row.name)
 }
 
 /// One finished run.
@@ -59,10 +73,7 @@ impl<'a> Scene<'a> {
             });
             config["errorCountToSendMessage"] = 1.into();
             config["notifications"]["admin_email"] = self.admin.as_str().into();
-            // Slack has cells of its own.
-            config["notifications"]["slack_alerts_url"] = "".into();
             config["pingOptions"] = "-W 1 -c 1".into();
-            config["sshOptions"] = format!("-o ConnectTimeout={}", seconds / 2).into();
             let experiments = self.rows.iter().map(|row| {
                 let role = merged(self.usual.clone(), (row.role)(&self.place));
                 let issuer = match role["account"].as_str() {
@@ -70,7 +81,8 @@ impl<'a> Scene<'a> {
                     Some("mu2epro") => "mu2e",
                     _ => "dune",
                 };
-                let experiment = json!({ "experimentOverride": issuer, "roles": { row.role_name(): role } });
+                let roles = json!({ row.role_name(): role });
+                let experiment = json!({ "experimentOverride": issuer, "roles": roles, "emails": [stakeholder(row)] });
                 (row.name.to_owned(), experiment)
             });
             // A collector is waited for 10 s at most, however long the step's time: on a busy machine the healthy one must not
@@ -93,15 +105,19 @@ impl<'a> Scene<'a> {
         Seen { run: show(&[])["run"].clone(), events }
     }
 
+    fn times(&self) -> &'static [u32] {
+        if matches!(self.play, Play::Tickets | Play::Nodes) { TIMES } else { LONG_TIMES }
+    }
+
     /// All rows beside healthy services: 10. Then the rows alone: 11.
     fn play(&self, page_name: &str) {
         let mut why = String::new();
-        for seconds in TIMES {
+        for seconds in self.times() {
             self.configure(*seconds);
-            let before = mails_to(self.corner.lab, &self.admin).len();
+            let before = self.heard();
             let ended = self.corner.run(&["run", "token-push"]);
             let seen = self.show();
-            match self.check(&seen, &ended, *seconds, before) {
+            match self.check(&seen, &ended, *seconds, &before) {
                 Ok(()) => {
                     let shown = self.corner.run(&["runs", "show"]).exits(0).out;
                     page::check(page_name, &shown, self.corner.lab);
@@ -116,31 +132,63 @@ impl<'a> Scene<'a> {
         panic!("{why}");
     }
 
-    /// Class and message are known; it may be quick.
-    fn alone(&self) {
-        self.configure(3);
-        let services: Vec<String> = self.rows.iter().filter(|row| row.fails()).map(|row| row.service()).collect();
-        let selected = services.iter().flat_map(|service| ["-s", service]);
-        self.corner.run(&["run", "token-push"].into_iter().chain(selected).collect::<Vec<_>>()).exits(11);
+    /// What the admins, Slack and the rows' stakeholders have heard so far.
+    fn heard(&self) -> Heard {
+        let lab = self.corner.lab;
+        Heard {
+            admins: mails_to(lab, &self.admin),
+            slack: judge::posts(lab),
+            stakeholders: self.rows.iter().map(|row| mails_to(lab, &stakeholder(row))).collect(),
+        }
     }
 
-    fn check(&self, seen: &Seen, ended: &Ended, seconds: u32, mails_before: usize) -> Result<(), String> {
+    /// Without a service that is well, and what is only slow without one that fails. Class and message are known; what
+    /// fails may be quick.
+    fn alone(&self) {
+        let slowest = *self.times().last().expect("several");
+        for (fails, seconds) in [(true, 3), (false, slowest)] {
+            let rows: Vec<&Cell> = self.rows.iter().copied().filter(|row| row.fails() == fails).collect();
+            let Some(code) = rows.iter().filter_map(|row| row.exit.last()).next() else { continue };
+            self.configure(seconds);
+            let services: Vec<String> = rows.iter().map(|row| row.service()).collect();
+            let selected = services.iter().flat_map(|service| ["-s", service]);
+            self.corner.run(&["run", "token-push"].into_iter().chain(selected).collect::<Vec<_>>()).exits(*code);
+        }
+    }
+
+    fn check(&self, seen: &Seen, ended: &Ended, seconds: u32, before: &Heard) -> Result<(), String> {
         seen.healthy_first(&self.rows)?;
         seen.nothing_else(&self.rows)?;
         for row in &self.rows {
             self.check_row(row, seen, &ended.err, seconds)?;
         }
-        let mut services: Vec<_> = self.rows.iter().map(|row| (row.service(), row.mail)).collect();
-        services.push((HEALTHY.to_owned(), false));
-        judge::told(&mails_to(self.corner.lab, &self.admin)[mails_before..], &services)?;
-        expect("exit code", &ended.code, &Some(10))
+        let now = self.heard();
+        // Scenes share the laboratory: posts of others name the healthy service, too, if it had no time there.
+        let names_ours = |post: &&String| self.rows.iter().any(|row| post.contains(&row.service()));
+        let posts: Vec<String> = now.slack[before.slack.len()..].iter().filter(names_ours).cloned().collect();
+        let told = self.rows.iter().map(|row| {
+            let service = row.service();
+            Told::of(row, &service, target(&seen.run, &service, row.step, row.target))
+        });
+        let well = Told { service: HEALTHY.to_owned(), who: &[], words: Vec::new() };
+        let told: Vec<Told> = told.chain([well]).collect();
+        judge::told(&now.admins[before.admins.len()..], &posts, &told)?;
+        for (at, row) in self.rows.iter().enumerate() {
+            judge::stakeholders(row, &now.stakeholders[at][before.stakeholders[at].len()..])?;
+        }
+        let code = self.rows.iter().filter(|row| row.fails()).filter_map(|row| row.exit.first()).next();
+        expect("exit code", &ended.code, &code.copied())
     }
 
     fn check_row(&self, row: &Cell, seen: &Seen, told: &str, seconds: u32) -> Result<(), String> {
         let service = row.service();
         let place = target(&seen.run, &service, row.step, row.target);
         let lab = self.corner.lab.dir().to_str().unwrap();
-        judge::target(row, place, seconds, |text| self.place.fill(text, row).replace("{lab}", lab))?;
+        let fill = |text: &str| self.place.fill(text, row).replace("{lab}", lab).replace("{target}", row.target);
+        judge::target(row, place, seconds, fill)?;
+        if row.peer == Peer::Collector {
+            seen.targets_took(&service, row)?;
+        }
 
         // What cron mails says the same.
         let message = place["attempts"].as_array().and_then(|tries| Some(word(&tries.last()?["message"])));
@@ -158,17 +206,36 @@ impl<'a> Scene<'a> {
 }
 
 impl Seen {
-    /// Nothing but what the rows tell of went wrong, nor what goes with it: the same node does not answer a ping, or the
-    /// storer meets the same vault.
+    /// The step's targets were asked for so long, from the end of the step before it to the first try.
+    fn targets_took(&self, service: &str, row: &Cell) -> Result<(), String> {
+        let time = |value: &Value| word(value).parse::<Timestamp>().expect("a time");
+        let before = time(&target(&self.run, service, "get-vault-token", "-")["attempts"][0]["ended_at"]);
+        let began = time(&target(&self.run, service, row.step, row.target)["attempts"][0]["started_at"]);
+        let took = began.duration_since(before);
+        if took >= SignedDuration::from_secs(row.least.into()) { Ok(()) } else { Err(format!("{service}: {took:#}")) }
+    }
+
+    /// Nothing but what the rows tell of went wrong, and what they say goes with it.
     fn nothing_else(&self, rows: &[&Cell]) -> Result<(), String> {
+        for row in rows {
+            for also in row.also {
+                let step = step(&self.run, &row.service(), also.step);
+                let targets = step["targets"].as_array().expect("targets");
+                let place = targets.iter().find(|target| target["name"] == also.target).unwrap_or(step);
+                expect(&format!("{}: {place:#}", row.service()), &word(&place["status"]), &also.status.to_owned())?;
+                let last = place["attempts"].as_array().and_then(|all| all.last());
+                let code = last.map(|last| word(&last["code"]));
+                expect(&format!("{}: {place:#}", row.service()), &code.unwrap_or_default(), &also.code.to_owned())?;
+            }
+        }
         for machine in self.run["machines"].as_array().expect("machines") {
             let row = rows.iter().find(|row| machine["subject"] == row.service().as_str());
             for step in machine["steps"].as_array().expect("steps") {
                 for target in step["targets"].as_array().expect("targets") {
                     let fine = ["succeeded", "not-attempted", "skipped"].iter().any(|fine| target["status"] == *fine);
-                    let known = row.is_some_and(|row| {
-                        (step["name"] == row.step || step["name"] == "ping") && target["name"] == row.target
-                    });
+                    let is = |name: &str, of: &str| step["name"] == name && target["name"] == of;
+                    let also = |row: &Cell| row.also.iter().any(|also: &Also| is(also.step, also.target));
+                    let known = row.is_some_and(|row| is(row.step, row.target) || also(row));
                     if !fine && !known {
                         return Err(format!("{} failed, too: {step:#}", machine["subject"]));
                     }
@@ -271,7 +338,7 @@ fn a_bad_credd_is_named_and_delays_nobody_else() {
     let Some(lab) = &*LAB else { return };
     let scene = Scene::new(lab, "credds", Play::Credds, with_credds());
     // Beyond the laboratory's own: hosts that only the services know that ask for them.
-    for (number, fault) in [(3, "denied"), (4, "hang 3600"), (5, "garbage"), (6, "hang 1"), (7, "down")] {
+    for (number, fault) in [(3, "denied"), (4, "hang 3600"), (5, "garbage"), (6, "hang 3"), (7, "down")] {
         let holds = lab.path(format!("condor/credd/schedd{number}.lab.test"));
         fs::create_dir(&holds).unwrap();
         scene.corner.give(&holds);

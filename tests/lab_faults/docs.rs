@@ -1,6 +1,7 @@
 //! `docs/reliability.md` says what the table says.
 
-use super::table::{Cell, Fault, Peer, Play, table};
+use super::judge::{AFTER_THE_RUN, GRACE};
+use super::table::{Cell, Ends, Fault, Peer, Who, table};
 
 const BEGIN: &str = "<!-- made from the table in tests/lab_faults/table: UPDATE_DOCS=1 cargo test --test lab_faults documentation -->\n";
 const END: &str = "<!-- end -->\n";
@@ -37,44 +38,79 @@ fn grid() -> String {
 
 /// How long it may take until it has ended so.
 fn bound(cell: &Cell) -> String {
-    match (cell.play, cell.step, cell.within) {
-        (Play::Side, "-", _) => "5 s in all".to_owned(),
-        (_, _, 1) => "the step's time".to_owned(),
-        (_, _, times) => format!("{times} × the step's time"),
-    }
+    let one = match (cell.ends, cell.least) {
+        (Ends::ByItself, 0) => "less than the step's time".to_owned(),
+        (Ends::ByItself, least) => format!("{least} s or more, less than the step's time"),
+        (Ends::WithItsTime, _) => format!("the step's time, and {} s at most", GRACE.as_secs()),
+        (Ends::AfterTheRun, _) => return format!("{} s in all", AFTER_THE_RUN.as_secs()),
+    };
+    if cell.tries == 1 { one } else { format!("{} tries, each {one}", cell.tries) }
+}
+
+/// The step, and what else shows it.
+fn place(cell: &Cell) -> String {
+    let also =
+        cell.also.iter().map(|also| format!("; {}: {} {}", also.step, also.status, also.code).trim_end().to_owned());
+    [cell.step.to_owned()].into_iter().chain(also).collect()
+}
+
+fn people(cell: &Cell) -> String {
+    let names = cell.told.iter().map(|who| match who {
+        Who::Admins => "admins",
+        Who::Stakeholders => "stakeholders",
+        Who::Slack => "Slack",
+    });
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() { "nobody".to_owned() } else { names.join(", ") }
+}
+
+fn exit(cell: &Cell) -> String {
+    let codes: Vec<String> = cell.exit.iter().map(i32::to_string).collect();
+    if codes.is_empty() { "-".to_owned() } else { codes.join(", ") }
 }
 
 fn line(cell: &Cell) -> String {
     let plain = [
         ("{service}", "SERVICE"),
         ("{corner}/corrupt.keytab", "KEYTAB"),
+        ("{corner}/missing.keytab", "KEYTAB"),
+        ("{corner}/stale.keytab", "KEYTAB"),
         ("{corner}/wrong.keytab", "KEYTAB"),
         ("{corner}/elsewhere.keytab", "KEYTAB"),
+        ("{lab}/keytabs/{account}.keytab", "KEYTAB"),
         ("nobody@LAB.TEST", "PRINCIPAL"),
+        ("dunepro@DEAD.TEST", "PRINCIPAL"),
+        ("dunepro@MUTE.TEST", "PRINCIPAL"),
+        ("dunepro@NOISE.TEST", "PRINCIPAL"),
+        ("{account}/managedtokens/lab.test@LAB.TEST", "PRINCIPAL"),
         ("{lab}/ca/client.pem", "CERTIFICATE"),
         ("{lab}/ca/client.key", "KEY"),
-        ("ferry.lab.test:7044", "FERRY"),
+        ("{place}", "https://FERRY"),
         ("{account}", "ACCOUNT"),
+        ("{target}", "NODE"),
+        ("vault.lab.test:8200", "VAULT:8200"),
+        ("vault.lab.test:7001", "VAULT:8200"),
+        ("vault.lab.test:7002", "VAULT:8200"),
+        ("vault.lab.test:7004", "VAULT:8200"),
+        ("vault.lab.test:7005", "VAULT:8200"),
+        ("smtp.lab.test:25", "MAILSERVER"),
         ("-f \"{lab}/known_hosts\" -R \"node1.lab.test\"", "-R NODE"),
         ("dunepro/managedtokens/lab.test@LAB.TEST", "PRINCIPAL"),
         ("vault.lab.test", "VAULT"),
         ("dunepro", "ACCOUNT"),
     ];
-    let next = if cell.next == "-" && cell.status != "warning" {
-        format!("mt explain {}", cell.code)
-    } else {
-        cell.next.to_owned()
-    };
+    // What warns names its code.
+    let next = if cell.next == "-" { format!("mt explain {}", cell.code) } else { cell.next.to_owned() };
     let next = plain.iter().fold(next, |text, (found, plain)| text.replace(found, plain));
     let what = if cell.step == "store-in-credd" { "CREDD" } else { "NODE" };
     let next = if cell.target == "-" { next } else { next.replace(cell.target, what) };
     let fields = [
         format!("{}: {}", cell.fault.name(), cell.what),
         cell.does.to_owned(),
-        cell.step.to_owned(),
+        place(cell),
         verdict(cell),
-        if cell.counts() { "10, 11" } else { "-" }.to_owned(),
-        if cell.mail { "yes" } else { "no" }.to_owned(),
+        exit(cell),
+        people(cell),
         bound(cell),
         cell.code.to_owned(),
         next,
@@ -86,7 +122,7 @@ fn list() -> String {
     let mut text = String::new();
     for peer in Peer::ALL {
         text += &format!("\n### {}\n\n", peer.name());
-        text += "| fault | what mt does | where | status (class) | exit | mail | within | code | next |\n|---|---|---|---|---|---|---|---|---|\n";
+        text += "| fault | what mt does | where | status (class) | exit | told | within | code | next |\n|---|---|---|---|---|---|---|---|---|\n";
         for fault in Fault::ALL.into_iter().chain([Fault::Other]) {
             text.extend(cells(peer, fault).map(line));
         }

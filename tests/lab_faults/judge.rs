@@ -1,13 +1,23 @@
 //! What every cell is judged by, whoever plays it.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
+use managed_tokens::telemetry::BUDGET;
 use serde_json::Value;
 
 use super::support::lab::{Lab, Mail};
-use super::table::Cell;
+use super::table::{Cell, Ends, Peer, Who};
 
-/// Beyond the step's times: to end what hangs, to start what comes next, on a machine with other things to do.
-const GRACE: SignedDuration = SignedDuration::from_secs(15);
+/// Beyond the step's time, to end what hangs: a child that hears no SIGTERM takes 2 s, a busy machine some more.
+pub const GRACE: SignedDuration = SignedDuration::from_secs(10);
+
+/// From the end of the run to that of `mt`: twice what it has by itself ([`BUDGET`]), because from the outside its start and
+/// its end are seen, too.
+pub const AFTER_THE_RUN: Duration = BUDGET.saturating_mul(2);
+
+/// So much of a message or an advice is looked for in a mail, which may cut it off.
+const ENOUGH: usize = 150;
 
 /// What is in the subject of a mail that tells of no failure.
 const RECOVERED: [&str; 2] = [" works again", " work again: "];
@@ -27,7 +37,12 @@ fn time(value: &Value) -> Option<Timestamp> {
     value.as_str()?.parse().ok()
 }
 
-/// Status, class, code, message, advice, number of tries and the time of a target. `fill` fills in the placeholders.
+/// What one try took.
+fn took(attempt: &Value) -> Option<SignedDuration> {
+    Some(time(&attempt["ended_at"])?.duration_since(time(&attempt["started_at"])?))
+}
+
+/// Status, class, code, message, advice, number of tries and the time of each. `fill` fills in the placeholders.
 pub fn target(cell: &Cell, target: &Value, seconds: u32, fill: impl Fn(&str) -> String) -> Result<(), String> {
     let who = format!("{}: {target:#}", cell.name);
     let all = target["attempts"].as_array().ok_or_else(|| format!("not tried; {who}"))?;
@@ -42,12 +57,21 @@ pub fn target(cell: &Cell, target: &Value, seconds: u32, fill: impl Fn(&str) -> 
     if cell.fails() && !tries.iter().all(|one| fits(&word(&one["message"]))) {
         return Err(format!("another message; {who}"));
     }
-    let (Some(began), Some(ended)) = (time(&tries[0]["started_at"]), time(&last["ended_at"])) else {
-        return Err(format!("no times; {who}"));
-    };
-    let most = SignedDuration::from_secs(i64::from(cell.within * seconds)) + GRACE;
-    let took = ended.duration_since(began);
-    if took <= most { Ok(()) } else { Err(format!("took {took:#}, more than {most:#}; {who}")) }
+    let (least, limit) = (SignedDuration::from_secs(cell.least.into()), SignedDuration::from_secs(seconds.into()));
+    for attempt in tries {
+        let took = took(attempt).ok_or_else(|| format!("no times; {who}"))?;
+        let in_time = match cell.ends {
+            Ends::ByItself => took < limit,
+            Ends::WithItsTime => (limit..=limit + GRACE).contains(&took),
+            Ends::AfterTheRun => return Err(format!("no step; {who}")),
+        };
+        // A collector is asked for the step's targets, before any of them is tried.
+        let long_enough = took >= least || cell.peer == Peer::Collector;
+        if !in_time || !long_enough {
+            return Err(format!("took {took:#} of {limit:#}, and {least:#} is the least; {who}"));
+        }
+    }
+    Ok(())
 }
 
 /// When the newest session of a run was over.
@@ -61,26 +85,109 @@ pub fn mails_to(lab: &Lab, address: &str) -> Vec<String> {
     lab.mails().iter().filter(|mail| mail.to == [address]).map(unfolded).collect()
 }
 
-/// The message with its lines whole again.
+/// The message as it was written.
 pub fn unfolded(mail: &Mail) -> String {
     let text = mail.text.replace("\r\n", "\n");
     let (head, body) = text.split_once("\n\n").expect("a header and a body");
-    format!("{}\n\n{}", head.replace("\n ", " "), body.replace("=\n", "").replace("=3D", "="))
+    let head = head.replace("\n ", " ");
+    let body = if head.contains("quoted-printable") { unquoted(body) } else { body.to_owned() };
+    format!("{head}\n\n{body}")
 }
 
-/// The admins were told in one mail, or in none, of these services and no other. What works again after an earlier fault,
-/// or an earlier try, does not count.
-pub fn told(mails: &[String], services: &[(String, bool)]) -> Result<(), String> {
-    let is_failure = |mail: &&String| {
-        !mail.lines().any(|line| line.starts_with("Subject: ") && RECOVERED.iter().any(|words| line.contains(words)))
-    };
-    let failures: Vec<&String> = mails.iter().filter(is_failure).collect();
-    let any = services.iter().any(|(_, is_told)| *is_told);
-    expect(&format!("mails to the admins: {mails:#?}"), &failures.len(), &usize::from(any))?;
-    let Some(mail) = failures.first() else { return Ok(()) };
-    let mail = mail.split_once("\nworks again\n").map_or(mail.as_str(), |(failures, _)| failures);
-    for (service, is_told) in services {
-        expect(&format!("is {service} in the mail? {mail}"), &mail.contains(service.as_str()), is_told)?;
+/// Without `=XX` and `=` at the end of a line.
+fn unquoted(body: &str) -> String {
+    let body = body.replace("=\n", "");
+    let mut parts = body.split('=');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2).expect("two digits");
+        bytes.push(u8::from_str_radix(code, 16).expect("two digits"));
+        bytes.extend(rest.as_bytes());
+    }
+    String::from_utf8(bytes).expect("mails are UTF-8")
+}
+
+/// Of whom a message may tell, and what of it.
+pub struct Told {
+    /// The service or account.
+    pub service: String,
+    /// Who hears of it.
+    pub who: &'static [Who],
+    /// What the admins must find in their mail: the cause and the next command of each failure.
+    pub words: Vec<String>,
+}
+
+impl Told {
+    /// What is to be read of a cell's target.
+    pub fn of(cell: &Cell, service: &str, target: &Value) -> Self {
+        Self { who: cell.told, ..Self::of_failure(service, target) }
+    }
+
+    /// What is to be read of a target, if it failed.
+    pub fn of_failure(service: &str, target: &Value) -> Self {
+        let last = target["attempts"].as_array().and_then(|all| all.last()).cloned().unwrap_or_default();
+        let words = ["message", "next"].map(|key| in_mail(&word(&last[key]))).into_iter();
+        Self { service: service.to_owned(), who: &[], words: words.filter(|text| !text.is_empty()).collect() }
+    }
+}
+
+/// The beginning of a text as a mail has it: white space and line breaks made one space.
+fn in_mail(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(ENOUGH).collect()
+}
+
+/// The admins were told in one mail, or in none, of these services and no other, with the cause and the next command; and
+/// Slack in one message. What works again after an earlier fault, or an earlier try, does not count.
+pub fn told(mails: &[String], posts: &[String], services: &[Told]) -> Result<(), String> {
+    let failures: Vec<&String> = mails.iter().filter(|mail| tells_of_failure(mail)).collect();
+    let hears = |who: Who| services.iter().any(|service| service.who.contains(&who));
+    expect(&format!("mails to the admins: {mails:#?}"), &failures.len(), &usize::from(hears(Who::Admins)))?;
+    for mail in failures {
+        let mail = without_news(mail);
+        let lines = mail.split_whitespace().collect::<Vec<_>>().join(" ");
+        for service in services {
+            let is_told = service.who.contains(&Who::Admins);
+            expect(&format!("is {} in the mail? {mail}", service.service), &mail.contains(&service.service), &is_told)?;
+            if let Some(missing) = service.words.iter().find(|text| is_told && !lines.contains(text.as_str())) {
+                return Err(format!("{missing:?} of {} is not in the mail: {mail}", service.service));
+            }
+        }
+    }
+    for service in services {
+        let naming = posts.iter().map(|post| without_news(post)).filter(|post| post.contains(&service.service));
+        let right = usize::from(service.who.contains(&Who::Slack));
+        expect(&format!("posts that name {}: {posts:#?}", service.service), &naming.count(), &right)?;
     }
     Ok(())
+}
+
+/// The stakeholders of a service were told in one mail, or in none, of its node.
+pub fn stakeholders(cell: &Cell, mails: &[String]) -> Result<(), String> {
+    let failures: Vec<&String> = mails.iter().filter(|mail| tells_of_failure(mail)).collect();
+    let right = usize::from(cell.told.contains(&Who::Stakeholders));
+    expect(&format!("{}: mails to stakeholders: {mails:#?}", cell.name), &failures.len(), &right)?;
+    match failures.iter().find(|mail| !mail.contains(cell.target)) {
+        Some(mail) => Err(format!("{} is not in {mail}", cell.target)),
+        None => Ok(()),
+    }
+}
+
+fn tells_of_failure(mail: &str) -> bool {
+    !mail.lines().any(|line| line.starts_with("Subject: ") && RECOVERED.iter().any(|words| line.contains(words)))
+}
+
+/// What a message tells of failures.
+fn without_news(text: &str) -> &str {
+    let news = ["\nworks again\n", "\nworks again: "].iter().filter_map(|words| text.find(words)).min();
+    &text[..news.unwrap_or(text.len())]
+}
+
+/// What Slack has been sent so far.
+pub fn posts(lab: &Lab) -> Vec<String> {
+    lab.slack().iter().map(|post| word(&post["text"])).filter(|text| !is_only_news(text)).collect()
+}
+
+/// A message that only says that something works again names it in its first line.
+fn is_only_news(text: &str) -> bool {
+    text.lines().next().is_some_and(|line| RECOVERED.iter().any(|words| line.contains(words)))
 }

@@ -31,7 +31,7 @@ pub fn check(name: &str, shown: &str, lab: &Lab) {
         (r"(?m)^.* note: its expiry is not known.*\n?", ""),
         (r"valid for \d+d \d+h", "valid for LIFE"),
         // After an earlier fault, or an earlier try, it may tell of what works again. Who is told is judged by the mails.
-        (r"\n+whole run  notify   note: mail sent to admins(; mail sent to admins)*\s*$", ""),
+        (r"\n+whole run  notify   note: (mail sent to|sent to Slack).*\s*$", ""),
     ] {
         settings.add_filter(pattern, plain);
     }

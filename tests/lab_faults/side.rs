@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
-use managed_tokens::telemetry::BUDGET;
 use serde_json::json;
 
-use super::judge::{self, expect, mails_to};
+use super::judge::{self, Told, expect, mails_to};
 use super::support::corner::{Corner, Ended, target};
 use super::support::lab::Lab;
-use super::table::{Cell, Peer, Play, played};
+use super::table::{Cell, Ends, Fault, Peer, Play, played};
 use super::{TIMES, page};
 
 const ADMIN: &str = "admin@lab.test";
@@ -43,26 +42,36 @@ fn configure(corner: &Corner, (gateway, web): (u16, u16)) {
 }
 
 /// The run is what it would be without them: everything but what is said of Slack.
-fn check(corner: &Corner, cells: &[&Cell], ended: &Ended, over: Timestamp, mails: &[String]) -> Result<(), String> {
+fn check(corner: &Corner, cells: &[&Cell], ended: &Ended, over: Timestamp, before: [usize; 2]) -> Result<(), String> {
     let run = corner.show("latest");
     expect("exit code", &ended.code, &Some(10))?;
+    let mails = &mails_to(corner.lab, ADMIN)[before[0]..];
+    // What Slack did not get earlier comes late, and says so.
+    let posts: Vec<String> = judge::posts(corner.lab).split_off(before[1]);
+    let posts: Vec<String> = posts.into_iter().filter(|post| !post.contains("(late: ")).collect();
     expect("the well one", &target(&run, "well_production", "push", "node2.lab.test")["status"], &json!("succeeded"))?;
     expect("the ill one", &target(&run, "ill_production", "kinit", "-")["attempts"][0]["code"], &json!("MT0020"))?;
-    let told = |cell: &Cell| [("ill_production".to_owned(), cell.mail), ("well_production".to_owned(), false)];
+    let told = |cell: &Cell| {
+        let ill = Told::of(cell, "ill_production", target(&run, "ill_production", "kinit", "-"));
+        [ill, Told { service: "well_production".to_owned(), who: &[], words: Vec::new() }]
+    };
     for cell in cells {
-        judge::told(mails, &told(cell))?;
+        judge::told(mails, &posts, &told(cell))?;
+        expect("no say in the exit code", &cell.exit, &[0; 0].as_slice())?;
         if cell.step == "notify" {
             judge::target(cell, &run["steps"][0]["targets"][0], NOTIFY, str::to_owned)?;
         } else {
             let says = |line: &&str| line.contains("WARN") && cell.says.iter().all(|says| line.contains(says));
             let warnings = ended.err.lines().filter(says).filter(|line| line.contains(cell.code));
             expect(&ended.err, &warnings.count(), &usize::from(cell.fails()))?;
+            expect(cell.what, &cell.ends, &Ends::AfterTheRun)?;
         }
     }
-    // What is told from the outside lasts longer than what `mt` has a hand in.
-    let most = SignedDuration::try_from(2 * BUDGET).expect("seconds");
+    let most = SignedDuration::try_from(judge::AFTER_THE_RUN).expect("seconds");
+    let least = cells.iter().filter(|cell| cell.fault == Fault::Slow).map(|cell| cell.least).max().unwrap_or_default();
     let took = over.duration_since(judge::session_ended(&run));
-    if took <= most { Ok(()) } else { Err(format!("{took:#} from the end of the session to that of mt")) }
+    let in_time = (SignedDuration::from_secs(least.into())..=most).contains(&took);
+    if in_time { Ok(()) } else { Err(format!("{took:#} from the end of the session to that of mt")) }
 }
 
 fn play(lab: &Lab, corner: &Corner, name: &str, cells: &[&Cell]) {
@@ -79,10 +88,10 @@ fn play(lab: &Lab, corner: &Corner, name: &str, cells: &[&Cell]) {
     let mut outcome = Ok(());
     // Their times are fixed: a machine that was too busy may be less so the next time.
     for _ in TIMES {
-        let before = mails_to(lab, ADMIN).len();
+        let before = [mails_to(lab, ADMIN).len(), judge::posts(lab).len()];
         let ended = corner.run(&["run", "token-push"]);
         let over = Timestamp::now();
-        outcome = check(corner, cells, &ended, over, &mails_to(lab, ADMIN)[before..]);
+        outcome = check(corner, cells, &ended, over, before);
         match &outcome {
             Ok(()) => break,
             Err(wrong) => eprintln!("{name}: {wrong}"),

@@ -8,6 +8,7 @@ use super::super::output::{self, Paint, Viewer, wrap};
 use super::super::time;
 use super::{RunView, ShowOptions, name_some, place};
 use crate::workflow::action::{Class, Failure};
+use crate::workflow::definition::Mode;
 use crate::workflow::event::AttemptOutcome;
 use crate::workflow::id::{StepName, Subject, TargetName};
 use crate::workflow::run::{AttemptRecord, RunState, StepState};
@@ -213,7 +214,11 @@ fn block(trouble: &Trouble, others: &[&Trouble], view: &RunView, state: &RunStat
         }
     }
     if let Some(note) = stand_in(trouble) {
-        put(2, Paint::Plain, &output::fit(&format!("in its place: {note}"), style.after(2)));
+        let what = match state.run.mode {
+            Mode::Normal | Mode::OnboardPush => "pushed",
+            Mode::Test | Mode::Onboard => "used",
+        };
+        put(2, Paint::Plain, &output::fit(&format!("{what} instead: {note}"), style.after(2)));
     }
     if let Some(failing) = view.failing(trouble).filter(|failing| failing.runs > 1) {
         let since = viewer.clock.minute(failing.since);

@@ -5,6 +5,8 @@ use crate::process::Exit;
 use crate::steps::codes::*;
 use crate::workflow::action::{Class, Failure};
 
+/// What messages about condor_vault_storer may name.
+pub const STORE_FACTS: &[&str] = &["program", "service", "credd", "vault"];
 /// What messages about condor_status may name.
 pub const STATUS_FACTS: &[&str] = &["program", "collector", "constraint"];
 
@@ -14,18 +16,31 @@ const COLLECTOR: Rule = Rule {
     class: Class::Transient,
     code: COLLECTOR_UNREACHABLE,
     cause: "the collector {collector} cannot be asked: {line}",
-    next: Some("look at the collector, or set condorCreddHost"),
+    next: Some(
+        "condor_status -pool {collector} -schedd -af Name  must work; else look at the collector, or set condorCreddHost",
+    ),
 };
 
 /// condor_status.
-pub const STATUS: &[Rule] = &[Rule {
-    says: &["parse error"],
-    class: Class::Permanent,
-    code: BAD_CONSTRAINT,
-    cause: "condor_status cannot parse the constraint {constraint}",
-    next: Some("correct condorScheddConstraint"),
-    ..COLLECTOR
-}];
+pub const STATUS: &[Rule] = &[
+    Rule {
+        says: &["parse error"],
+        class: Class::Permanent,
+        code: BAD_CONSTRAINT,
+        cause: "condor_status cannot parse the constraint {constraint}",
+        next: Some("correct condorScheddConstraint"),
+        ..COLLECTOR
+    },
+    Rule {
+        says: &["received \"denied\""],
+        class: Class::Permanent,
+        cause: "the collector {collector} does not let this host read",
+        next: Some(
+            "ask those who run {collector} for ALLOW_READ; condor_status -pool {collector} -schedd -af Name  must work",
+        ),
+        ..COLLECTOR
+    },
+];
 
 const STORER: Rule = Rule {
     exits: Exits::Any,
@@ -70,6 +85,11 @@ pub const STORE: &[Rule] = &[
         ..STORER
     },
 ];
+
+/// What to do about a collector that does not answer, or not with a list.
+pub fn look_at(collector: &str) -> String {
+    super::fill(COLLECTOR.next.unwrap_or_default(), "", &[("collector", collector)])
+}
 
 /// Why condor_status failed.
 pub fn status(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
@@ -133,5 +153,10 @@ mod tests {
     fn what_condor_status_says_is_understood() {
         check("condor_status-collector-down", Class::Transient, COLLECTOR_UNREACHABLE);
         check("condor_status-bad-constraint", Class::Permanent, BAD_CONSTRAINT);
+        let denied =
+            "Error: communication error\nSECMAN:2010:Received \"DENIED\" from server for user unauthenticated@unmapped";
+        let failure = status(Exit::Code(1), denied, FACTS);
+        assert_eq!((failure.class, failure.code), (Class::Permanent, COLLECTOR_UNREACHABLE));
+        assert_eq!(failure.message, "the collector collector.lab.test does not let this host read");
     }
 }

@@ -1,12 +1,18 @@
 //! kinit and klist.
 
-use super::{Exits, Facts, Rule};
+use super::{Exits, Facts, Rule, TooSlow};
 use crate::process::Exit;
 use crate::steps::codes::*;
 use crate::workflow::action::{Class, Failure};
 
 /// What messages may name.
-pub const FACTS: &[&str] = &["program", "keytab", "principal"];
+pub const FACTS: &[&str] = &["program", "keytab", "principal", "realm"];
+
+/// Where the file is to be.
+const PUT: &str = "put the keytab of {principal} at {keytab}";
+/// It names every KDC that was asked, and what came of it.
+const TRACE: &str =
+    "KRB5_TRACE=/dev/stderr kinit -k -t {keytab} {principal}  shows whom it asks; look there, and at krb5.conf";
 
 const KEYTAB: Rule = Rule {
     exits: Exits::Any,
@@ -14,12 +20,12 @@ const KEYTAB: Rule = Rule {
     class: Class::Permanent,
     code: KEYTAB_UNREADABLE,
     cause: "the keytab {keytab} cannot be read: {line}",
-    next: Some("replace it by a fresh copy; klist -k {keytab} must show its keys"),
+    next: Some("put a fresh copy of the keytab of {principal} at {keytab}; klist -k {keytab} must show its keys"),
 };
 const STALE: Rule = Rule {
     code: KEYTAB_STALE,
     cause: "the KDC does not accept the key in {keytab}: it has a newer one for {principal}",
-    next: Some("fetch the new keytab of {principal}"),
+    next: Some("put the new keytab of {principal} at {keytab}"),
     ..KEYTAB
 };
 const REVOKED: Rule = Rule {
@@ -31,12 +37,12 @@ const REVOKED: Rule = Rule {
 const KDC: Rule = Rule {
     class: Class::Transient,
     code: KDC_UNREACHABLE,
-    cause: "no KDC answers: {line}",
-    next: Some("look at the KDC and at krb5.conf"),
+    cause: "no KDC of {realm} answers: {line}",
+    next: Some(TRACE),
     ..KEYTAB
 };
 
-const NO_KDC: Rule = Rule { cause: "what answers as the KDC is none: {line}", ..KDC };
+const NO_KDC: Rule = Rule { cause: "what answers as the KDC of {realm} is none: {line}", ..KDC };
 
 /// kinit.
 pub const RULES: &[Rule] = &[
@@ -44,13 +50,14 @@ pub const RULES: &[Rule] = &[
         says: &["keytab contains no suitable keys"],
         code: KEYTAB_WRONG,
         cause: "the keytab {keytab} holds no key of {principal}",
-        next: Some("put the keytab of {principal} there; klist -k {keytab} shows whose it is"),
+        next: Some("put the keytab of {principal} at {keytab}; klist -k {keytab} shows whose it is"),
         ..KEYTAB
     },
     Rule {
         says: &["key table file", "not found"],
         code: KEYTAB_MISSING,
         cause: "there is no keytab {keytab}",
+        next: Some(PUT),
         ..KEYTAB
     },
     Rule { says: &["key table format"], ..KEYTAB },
@@ -65,7 +72,9 @@ pub const RULES: &[Rule] = &[
         says: &["not found in kerberos database"],
         code: PRINCIPAL_UNKNOWN,
         cause: "the KDC does not know {principal}",
-        next: Some("ask those who run the KDC for it, or correct it; kinit -k -t {keytab} {principal} must work"),
+        next: Some(
+            "correct userPrincipalOverride or kerberosPrincipalPattern, or ask those who run the KDC to make {principal}",
+        ),
         ..KEYTAB
     },
     Rule { says: &["have been revoked"], ..REVOKED },
@@ -96,6 +105,22 @@ const FALLBACK: Rule = Rule {
     ..KEYTAB
 };
 
+/// What every message may name.
+pub fn facts<'a>(program: &'a str, keytab: &'a str, principal: &'a str) -> [(&'static str, &'a str); 4] {
+    let realm = principal.rsplit_once('@').map_or("the default realm", |(_, realm)| realm);
+    [("program", program), ("keytab", keytab), ("principal", principal), ("realm", realm)]
+}
+
+/// What it means that kinit does not end.
+pub fn too_slow(facts: Facts<'_>) -> TooSlow {
+    TooSlow::new(KDC_UNREACHABLE, super::fill("no KDC of {realm} answers", "", facts), super::fill(TRACE, "", facts))
+}
+
+/// What to do where there is no keytab.
+pub fn put(facts: Facts<'_>) -> String {
+    super::fill(PUT, "", facts)
+}
+
 /// Why kinit (or klist) failed.
 pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
     super::classify(RULES, &FALLBACK, exit, output, facts)
@@ -109,7 +134,7 @@ mod tests {
     #[track_caller]
     fn check(name: &str, class: Class, code: crate::workflow::code::Code) {
         let (exit, output) = fixture::read(name);
-        let facts = [("program", "kinit"), ("keytab", "/k/dunepro.keytab"), ("principal", "dunepro@LAB.TEST")];
+        let facts = facts("kinit", "/k/dunepro.keytab", "dunepro@LAB.TEST");
         let failure = classify(exit, &output, &facts);
         assert_eq!((failure.class, failure.code), (class, code), "{name}: {failure:?}");
         assert!(!failure.message.contains('{') && !failure.message.contains('\n'), "{failure:?}");

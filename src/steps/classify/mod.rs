@@ -201,11 +201,12 @@ mod tests {
 
     #[test]
     fn every_placeholder_of_every_table_is_a_fact_its_caller_gives() {
-        let tables: [(&[Rule], &[&str]); 4] = [
+        let tables: [(&[Rule], &[&str]); 5] = [
             (kerberos::RULES, kerberos::FACTS),
             (remote::PING, remote::FACTS),
             (remote::PUSH, remote::FACTS),
             (condor::STATUS, condor::STATUS_FACTS),
+            (condor::STORE, condor::STORE_FACTS),
         ];
         for (table, facts) in tables {
             for text in table.iter().flat_map(|rule| [Some(rule.cause), rule.next]).flatten() {

@@ -1,16 +1,23 @@
 //! ping, and rsync over ssh.
 
-use super::{Exits, Facts, Rule};
+use super::{Exits, Facts, Rule, TooSlow};
 use crate::process::Exit;
 use crate::steps::codes::*;
 use crate::workflow::action::{Class, Failure};
 
 /// What messages may name.
-pub const FACTS: &[&str] = &["program", "node", "account"];
+pub const FACTS: &[&str] = &["program", "node", "account", "principal"];
 
-const LOOK: Option<&str> = Some("look at the node");
-const TRANSIENT: Rule =
-    Rule { exits: Exits::Any, says: &[], class: Class::Transient, code: NODE_UNREACHABLE, cause: "{line}", next: LOOK };
+const LOOK: &str = "ssh {account}@{node}  as the account that runs mt must get there; else look at the node";
+const PING_BY_HAND: &str = "ping {node}  must be answered; else look at the node";
+const TRANSIENT: Rule = Rule {
+    exits: Exits::Any,
+    says: &[],
+    class: Class::Transient,
+    code: NODE_UNREACHABLE,
+    cause: "{line}",
+    next: Some(LOOK),
+};
 const PERMANENT: Rule = Rule { class: Class::Permanent, ..TRANSIENT };
 const UNKNOWN: Rule =
     Rule { code: NODE_UNKNOWN, next: Some("correct destinationNodes, or look at the name server"), ..PERMANENT };
@@ -22,7 +29,7 @@ const FORBIDDEN: Rule = Rule {
 const FULL: Rule = Rule { code: NODE_DISK_FULL, next: Some("make space on {node}"), ..PERMANENT };
 const DENIED: Rule = Rule {
     code: SSH_DENIED,
-    next: Some("check on {node} that the account {account} exists and that its .k5login names the service's principal"),
+    next: Some("check on {node} that the account {account} exists and that its .k5login names {principal}"),
     ..PERMANENT
 };
 const OPTIONS: Rule =
@@ -35,15 +42,15 @@ pub const PING: &[Rule] = &[
     Rule { says: &["no address associated"], ..UNKNOWN },
     Rule { says: &["unknown host"], ..UNKNOWN },
     Rule { says: &["destination host unreachable"], ..UNPINGABLE },
-    Rule { says: &["network is unreachable"], ..TRANSIENT },
-    Rule { says: &["no route to host"], ..TRANSIENT },
+    Rule { says: &["network is unreachable"], next: Some(PING_BY_HAND), ..TRANSIENT },
+    Rule { says: &["no route to host"], next: Some(PING_BY_HAND), ..TRANSIENT },
     Rule { says: &["operation not permitted"], code: PUSH_FAILED, next: Some("let the account use ping"), ..PERMANENT },
     Rule { says: &["invalid"], ..OPTIONS },
     Rule { says: &["usage"], ..OPTIONS },
     Rule { exits: Exits::Of(&[1]), ..UNPINGABLE },
 ];
 const UNPINGABLE: Rule =
-    Rule { code: NODE_UNPINGABLE, cause: "{node} does not answer a ping", next: Some("look at the node"), ..TRANSIENT };
+    Rule { code: NODE_UNPINGABLE, cause: "{node} does not answer a ping", next: Some(PING_BY_HAND), ..TRANSIENT };
 const PING_FALLBACK: Rule = Rule { code: PUSH_FAILED, cause: "ping failed: {line}", next: None, ..TRANSIENT };
 
 /// rsync over ssh. What ssh says comes first: rsync only adds that its connection is gone.
@@ -116,6 +123,18 @@ const NO_SSH: Rule = Rule { cause: "what answers on {node} is no ssh server: {li
 const NO_RSYNC: Rule = Rule { code: PUSH_FAILED, next: Some("install rsync on {node}"), ..PERMANENT };
 const PUSH_FALLBACK: Rule = Rule { code: PUSH_FAILED, cause: "rsync failed: {line}", next: None, ..TRANSIENT };
 
+/// What it means that ping does not end.
+pub fn unpingable(node: &str) -> TooSlow {
+    let next = super::fill(PING_BY_HAND, "", &[("node", node)]);
+    TooSlow::new(NODE_UNPINGABLE, format!("{node} does not answer a ping"), next)
+}
+
+/// What it means that rsync does not end. `pinged`: did the node answer a ping, as far as anybody knows?
+pub fn too_slow(facts: Facts<'_>, pinged: bool) -> TooSlow {
+    let cause = if pinged { "{node} did not take the files" } else { "{node} answers neither ping nor ssh" };
+    TooSlow::new(NODE_UNREACHABLE, super::fill(cause, "", facts), super::fill(LOOK, "", facts))
+}
+
 /// Why ping failed.
 pub fn ping(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
     super::classify(PING, &PING_FALLBACK, exit, output, facts)
@@ -160,7 +179,12 @@ mod tests {
     use super::*;
     use crate::workflow::code::Code;
 
-    const FACTS: Facts<'static> = &[("program", "rsync"), ("node", "node2.lab.test"), ("account", "dunepro")];
+    const FACTS: Facts<'static> = &[
+        ("program", "rsync"),
+        ("node", "node2.lab.test"),
+        ("account", "dunepro"),
+        ("principal", "dunepro/managedtokens/lab.test@LAB.TEST"),
+    ];
 
     #[track_caller]
     fn check(name: &str, class: Class, code: Code) -> Failure {

@@ -31,8 +31,12 @@ const CONNECTION: &[&str] = &[
     "temporary failure in name resolution",
     "no ip address found",
 ];
-/// What to do about that.
-const LOOK: &str = "look at the vault server and at the network";
+/// Connected, and no answer in time.
+const SILENCE: &str = "read timed out";
+/// htgettoken gives a handshake 2 s and an answer 10 s: this is what it says of a server that does not even speak TLS.
+const NO_HANDSHAKE: &str = "(read timeout=2)";
+/// The request that makes the vault ask the KDC's directory.
+const LOGIN: &str = "kerberos negotiate with";
 /// It works, and says that it does not.
 const SERVER_ERROR: &[&str] = &[
     "httperror: service unavailable",
@@ -84,8 +88,21 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
             made(Class::Permanent, HTGETTOKEN_OPTIONS, format!("htgettoken does not take its options: {line}"))
         }
         Verdict::Unreachable => {
-            let cause = format!("the vault server {vault} cannot be reached: {}", reason(output, CONNECTION));
-            made(Class::Transient, VAULT_UNREACHABLE, cause).with_next(LOOK)
+            let line = last_line_with(output, CONNECTION).to_ascii_lowercase();
+            let silent = line.contains(SILENCE);
+            let (cause, next) = if silent && line.contains(LOGIN) && !line.contains(NO_HANDSHAKE) {
+                let cause = format!("the vault server {vault} does not finish the login (Read timed out)");
+                let then = format!("if it answers, ask those who run {vault} to look at the LDAP server it asks");
+                (cause, format!("{}; {then}", health_by_hand(vault)))
+            } else if silent {
+                let cause =
+                    format!("the vault server {vault} accepts connections and does not answer (Read timed out)");
+                (cause, look_at(vault))
+            } else {
+                let why = reason(output, CONNECTION);
+                (format!("the vault server {vault} cannot be reached: {why}"), look_at(vault))
+            };
+            made(Class::Transient, VAULT_UNREACHABLE, cause).with_next(next)
         }
         Verdict::Certificate => {
             // For us it is an outage like another: what is kept is pushed meanwhile.
@@ -94,14 +111,16 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
         }
         Verdict::ServerError => {
             let cause = format!("the vault server {vault} answers with an error: {}", reason(output, SERVER_ERROR));
-            made(Class::Transient, VAULT_ERROR, cause).with_next("look at the vault server")
+            let next = format!("{}  shows its state; ask those who run {vault}", health_by_hand(vault));
+            made(Class::Transient, VAULT_ERROR, cause).with_next(next)
         }
         Verdict::Directory => {
             let cause = format!(
                 "the directory that the vault server {vault} asks does not work: {}",
                 reason(output, &["ldap"])
             );
-            made(Class::Transient, VAULT_ERROR, cause).with_next(format!("look at the LDAP server that {vault} asks"))
+            made(Class::Transient, VAULT_ERROR, cause)
+                .with_next(format!("ask those who run {vault} to look at its LDAP server"))
         }
         Verdict::Stranger => {
             let what = if any(&lower, NO_TLS) {
@@ -112,11 +131,11 @@ pub fn classify(exit: Exit, output: &str, facts: Facts<'_>) -> Failure {
                 format!("is no vault: {}", reason(output, NO_HTTP))
             };
             let cause = format!("what answers at the vault server {vault} {what}");
-            made(Class::Transient, VAULT_ERROR, cause)
-                .with_next("look at the vault server, and at what is between it and this machine")
+            let next = format!("{}  shows who answers there", health_by_hand(vault));
+            made(Class::Transient, VAULT_ERROR, cause).with_next(next)
         }
         Verdict::Kdc => made(Class::Transient, KDC_UNREACHABLE, "no KDC answers for a ticket to the vault".to_owned())
-            .with_next("look at the KDC and at krb5.conf"),
+            .with_next(format!("with a ticket:  KRB5_TRACE=/dev/stderr kvno host/{}", host(vault))),
         Verdict::NoTicket => {
             made(Class::Permanent, VAULT_KERBEROS, "there is no Kerberos ticket for the vault login".to_owned())
         }
@@ -155,16 +174,33 @@ pub fn login_was_turned_down(output: &str) -> bool {
 
 /// How a person sees more of it: who answered in the vault's place, or whether the KDC gives tickets for it.
 fn kerberos_by_hand(vault: &str, why: &str) -> String {
-    match lookup::url(vault, "/v1/sys/health") {
-        Ok(health) if why.starts_with("HTTPError") => format!("curl {health} shows who answers there"),
-        Ok(health) => format!("with a ticket:  kvno host/{}", health.host_str().unwrap_or(vault)),
-        Err(_) => "correct vaultServer".to_owned(),
+    match why.starts_with("HTTPError") {
+        true => format!("{}  shows who answers there", health_by_hand(vault)),
+        false => format!("with a ticket:  kvno host/{}", host(vault)),
     }
+}
+
+/// How a person asks the vault how it is, or sees who answers in its place.
+fn health_by_hand(vault: &str) -> String {
+    match lookup::url(vault, "/v1/sys/health") {
+        Ok(health) => format!("curl -ki {health}"),
+        Err(_) => format!("correct vaultServer ({vault});  curl -ki https://VAULT:8200/v1/sys/health"),
+    }
+}
+
+fn host(vault: &str) -> String {
+    let url = lookup::url(vault, "/").ok();
+    url.and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| vault.to_owned())
+}
+
+/// What to do about a vault that does not answer.
+fn look_at(vault: &str) -> String {
+    format!("{}  must answer; else look at the vault server and at the network", health_by_hand(vault))
 }
 
 /// What it means that htgettoken does not end.
 pub fn too_slow(vault: &str) -> TooSlow {
-    TooSlow::new(VAULT_UNREACHABLE, format!("the vault server {vault} does not answer"), LOOK)
+    TooSlow::new(VAULT_UNREACHABLE, format!("the vault server {vault} does not answer"), look_at(vault))
 }
 
 /// The authentication in the browser, which nothing of is captured, did not succeed.
@@ -178,7 +214,12 @@ pub fn onboarding(exit: Exit, service: &str) -> Failure {
 }
 
 fn needs_human(failure: Failure, service: &str) -> Failure {
-    failure.with_next(format!("mt run token-push --onboard -s {service}"))
+    failure.with_next(onboard(service))
+}
+
+/// What a person types who is to authenticate. With `--push`: the nodes do not wait for the next run.
+pub fn onboard(service: &str) -> String {
+    format!("mt run token-push --onboard --push -s {service}")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,9 +329,13 @@ fn any(text: &str, patterns: &[&str]) -> bool {
     patterns.iter().any(|pattern| text.contains(pattern))
 }
 
+fn last_line_with<'a>(output: &'a str, patterns: &[&str]) -> &'a str {
+    output.lines().rev().find(|line| any(&line.to_ascii_lowercase(), patterns)).unwrap_or_default()
+}
+
 /// The end of the last line that holds one of the patterns: Python puts the reason last.
 fn reason(output: &str, patterns: &[&str]) -> String {
-    let line = output.lines().rev().find(|line| any(&line.to_ascii_lowercase(), patterns)).unwrap_or_default();
+    let line = last_line_with(output, patterns);
     let inner = line.rsplit_once("Caused by ").map_or(line, |(_, inner)| inner);
     let tail =
         inner.rsplit_once("object at ").and_then(|(_, tail)| tail.split_once(": ")).map_or(inner, |(_, tail)| tail);
@@ -328,7 +373,11 @@ mod tests {
         let killed = check("htgettoken-v-vault-killed", Class::Transient, VAULT_UNREACHABLE);
         assert!(killed.message.ends_with("cannot be reached: Connection refused"), "{}", killed.message);
         let paused = check("htgettoken-v-vault-paused", Class::Transient, VAULT_UNREACHABLE);
-        assert!(paused.message.ends_with("cannot be reached: Read timed out"), "{}", paused.message);
+        assert!(
+            paused.message.ends_with("accepts connections and does not answer (Read timed out)"),
+            "{}",
+            paused.message
+        );
         for program in ["htgettoken", "htgettoken-v", "condor_vault_storer", "condor_vault_storer-v"] {
             check(&format!("{program}-vault-paused"), Class::Transient, VAULT_UNREACHABLE);
             check(&format!("{program}-vault-killed"), Class::Transient, VAULT_UNREACHABLE);
@@ -346,7 +395,7 @@ mod tests {
         for program in ["htgettoken", "htgettoken-v", "condor_vault_storer", "condor_vault_storer-v"] {
             for fault in ["403", "no-refresh-token", "nologin"] {
                 let failure = check(&format!("{program}-{fault}"), Class::NeedsHuman, AUTHENTICATION_NEEDED);
-                assert_eq!(failure.next.as_deref(), Some("mt run token-push --onboard -s dune_production"));
+                assert_eq!(failure.next.as_deref(), Some("mt run token-push --onboard --push -s dune_production"));
             }
         }
         check("htgettoken-v-403-kept-token", Class::NeedsHuman, AUTHENTICATION_NEEDED);

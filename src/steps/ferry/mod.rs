@@ -89,23 +89,18 @@ impl FerryClient {
             let _ = url.set_username("");
             let _ = url.set_password(None);
         }
+        let place = url.origin().ascii_serialization();
         let mut request = client.get(url);
         if self.method == AuthMethod::Jwt {
             request = request.header(AUTHORIZATION, self.bearer.header(world, &self.settings, attempt).await?);
         }
-        tokio::select! {
-            answer = exchange(request) => {
-                let read = match answer {
-                    Ok((status, body)) => self.read(status, &body, account),
-                    Err(failure) => Err(failure),
-                };
-                read.map_err(|failure| self.advised(failure, account, by_hand))
+        let uid = tokio::select! {
+            answer = exchange(request, &place) => {
+                answer.and_then(|(status, body)| self.read(status, &body, account, &place))
             }
-            () = attempt.cancel.cancelled() => {
-                Err(Failure::new(Class::Timeout, FERRY_UNREACHABLE, "FERRY did not answer in time")
-                    .with_next("look at FERRY, or raise timeouts.ferryRequestTimeout"))
-            }
-        }
+            () = attempt.cancel.cancelled() => Err(too_slow(&place)),
+        };
+        uid.map_err(|failure| self.advised(failure, account, by_hand))
     }
 
     /// How a person asks the same and sees the whole answer: without a token, which has no place on a command line.
@@ -128,7 +123,7 @@ impl FerryClient {
         let next = match failure.code {
             FERRY_REFUSED => match (&self.settings.host_cert, self.method) {
                 (Some(certificate), AuthMethod::Tls) => format!(
-                    "openssl x509 -noout -subject -dates -in {}  shows what FERRY must know",
+                    "openssl x509 -noout -subject -dates -in {}  and send its subject to those who run FERRY",
                     quoted(&certificate.to_string_lossy())
                 ),
                 (_, AuthMethod::Tls | AuthMethod::Jwt) => {
@@ -136,6 +131,12 @@ impl FerryClient {
                 }
             },
             FERRY_SAYS_NO | FERRY_BAD_UID => format!("ask those who run FERRY; until then  mt uids set {account} UID"),
+            FERRY_UNREACHABLE if failure.class == Class::Timeout => {
+                format!("{by_hand}  must answer; else ask those who run FERRY, or raise timeouts.ferryRequestTimeout")
+            }
+            FERRY_UNREACHABLE => {
+                format!("{by_hand}  must answer; else correct ferry.host and ferry.port, or ask those who run FERRY")
+            }
             _ => format!("look at what answers:  {by_hand}"),
         };
         failure.with_next(next)
@@ -172,10 +173,15 @@ impl FerryClient {
         made.map_err(|error| bad_files(error.to_string()))?.map(Arc::new)
     }
 
-    fn read(&self, status: StatusCode, body: &[u8], account: &AccountName) -> Result<u32, Failure> {
+    fn read(&self, status: StatusCode, body: &[u8], account: &AccountName, place: &str) -> Result<u32, Failure> {
         let shown = shown(body);
         let failed = |class, code, message: String| Err(Failure::new(class, code, message).with_output(shown.as_str()));
         match status {
+            // From something in the way, such as a proxy that wants a login.
+            StatusCode::OK if body.trim_ascii_start().starts_with(b"<") => {
+                let message = format!("what answers at {place} is not FERRY: a page of HTML");
+                failed(Class::Transient, FERRY_ANSWER, message)
+            }
             StatusCode::OK => answer::uid(body, account.as_str()),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let who = match self.method {
@@ -237,10 +243,10 @@ fn identity(certificate: &Path, key: &Path) -> Result<Identity, Failure> {
     })
 }
 
-async fn exchange(request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Failure> {
-    let mut response = request.send().await.map_err(|error| unreachable(&error))?;
+async fn exchange(request: RequestBuilder, place: &str) -> Result<(StatusCode, Vec<u8>), Failure> {
+    let mut response = request.send().await.map_err(|error| unreachable(&error, place))?;
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(&error, place))? {
         body.extend_from_slice(&chunk);
         if body.len() > MOST_BYTES {
             let message = format!("FERRY's answer is longer than {MOST_BYTES} bytes");
@@ -250,21 +256,29 @@ async fn exchange(request: RequestBuilder) -> Result<(StatusCode, Vec<u8>), Fail
     Ok((response.status(), body))
 }
 
+/// FERRY, or the connection to it, took longer than it has.
+fn too_slow(place: &str) -> Failure {
+    Failure::new(Class::Timeout, FERRY_UNREACHABLE, format!("FERRY at {place} did not answer in time"))
+}
+
 /// No answer, or not a whole one.
-fn unreachable(error: &reqwest::Error) -> Failure {
+fn unreachable(error: &reqwest::Error, place: &str) -> Failure {
+    // The connection's own time may be shorter than the attempt's, and is spent on the handshake as well.
+    if error.is_timeout() {
+        return too_slow(place);
+    }
     let why = cause(error);
     if why.contains("invalid peer certificate") {
-        let message = format!("FERRY's certificate is not trusted: {why}");
+        let message = format!("the certificate of FERRY at {place} is not trusted: {why}");
         return Failure::new(Class::Permanent, FERRY_UNTRUSTED, message)
             .with_next("look at ferry.host and ferry.caPath");
     }
     // With TLS 1.3 the server's word on our certificate comes in place of the answer.
     if why.contains("received fatal alert") {
-        let message = format!("FERRY refuses the connection: {why}");
+        let message = format!("FERRY at {place} refuses the connection: {why}");
         return Failure::new(Class::Permanent, FERRY_REFUSED, message);
     }
-    Failure::new(Class::Transient, FERRY_UNREACHABLE, format!("FERRY cannot be reached: {why}"))
-        .with_next("look at ferry.host, ferry.port and FERRY itself")
+    Failure::new(Class::Transient, FERRY_UNREACHABLE, format!("FERRY at {place} cannot be reached: {why}"))
 }
 
 /// The beginning of an answer, for people.

@@ -3,10 +3,11 @@
 use std::fs;
 
 use super::super::support::lab::Lab;
-use super::{CELL, Cell, Fault, GOOD, Peer, Play, SLOW};
+use super::{CELL, Cell, Ends, Fault, GOOD, Peer, Play, SLOW, Who};
 
-const LOOK: &str = "look at the vault server and at the network";
-const ONBOARD: &str = "mt run token-push --onboard -s {service}";
+const LOOK: &str =
+    "curl -ki https://vault.lab.test:8200/v1/sys/health  must answer; else look at the vault server and at the network";
+const ONBOARD: &str = "mt run token-push --onboard --push -s {service}";
 
 const VAULT: Cell = Cell {
     peer: Peer::Vault,
@@ -14,6 +15,7 @@ const VAULT: Cell = Cell {
     step: "get-vault-token",
     class: "transient",
     code: "MT0030",
+    exit: &[11],
     ..CELL
 };
 const REFUSING: Cell = Cell {
@@ -30,20 +32,29 @@ const LDAP: Cell = Cell {
     peer: Peer::Ldap,
     back: |lab| lab.gremlin("ldap", "ok"),
     code: "MT0032",
-    next: "look at the LDAP server that vault.lab.test asks",
+    next: "ask those who run vault.lab.test to look at its LDAP server",
     ..VAULT
 };
-const KDC: Cell =
-    Cell { peer: Peer::Kdc, step: "kinit", code: "MT0026", next: "look at the KDC and at krb5.conf", ..VAULT };
+const KDC: Cell = Cell {
+    peer: Peer::Kdc,
+    step: "kinit",
+    code: "MT0026",
+    next: "KRB5_TRACE=/dev/stderr kinit -k -t {lab}/keytabs/{account}.keytab {account}/managedtokens/lab.test@LAB.TEST  shows whom it asks; look there, and at krb5.conf",
+    ..VAULT
+};
 const NODE: Cell = Cell {
     peer: Peer::Node,
     play: Play::EverybodyThen,
     step: "push",
     target: "node1.lab.test",
-    next: "look at the node",
+    next: "ssh {account}@node1.lab.test  as the account that runs mt must get there; else look at the node",
     push: GOOD,
+    told: &[Who::Admins, Who::Stakeholders, Who::Slack],
     ..VAULT
 };
+
+/// A token lives for seven days: one that is kept has less.
+const LONGER_THAN_KEPT: &str = "604799s";
 
 /// A kept token needs no login.
 fn forget_tokens(lab: &Lab) {
@@ -80,7 +91,7 @@ pub const CELLS: &[Cell] = &[
         back: |lab| lab.fault("vault", "ok"),
         code: "MT0032",
         says: &["the vault server vault.lab.test answers with an error: "],
-        next: "look at the vault server",
+        next: "curl -ki https://vault.lab.test:8200/v1/sys/health  shows its state; ask those who run vault.lab.test",
         ..VAULT
     },
     Cell {
@@ -91,7 +102,7 @@ pub const CELLS: &[Cell] = &[
         back: |lab| lab.gremlin("vault", "ok"),
         code: "MT0033",
         says: &["the login at the vault server vault.lab.test with Kerberos failed: HTTPError: Forbidden: not you"],
-        next: "curl https://vault.lab.test:8200/v1/sys/health shows who answers there",
+        next: "curl -ki https://vault.lab.test:8200/v1/sys/health  shows who answers there",
         ..VAULT
     },
     Cell {
@@ -99,8 +110,9 @@ pub const CELLS: &[Cell] = &[
         name: "vault_paused",
         set: |lab| lab.pause("vault"),
         back: |lab| lab.resume("vault"),
-        says: &["the vault server vault.lab.test cannot be reached: Read timed out"],
+        says: &["the vault server vault.lab.test accepts connections and does not answer (Read timed out)"],
         next: LOOK,
+        least: 2,
         ..VAULT
     },
     Cell {
@@ -116,14 +128,13 @@ pub const CELLS: &[Cell] = &[
     },
     Cell {
         fault: Fault::Hangs,
-        what: "it says nothing, and so the vault",
+        what: "it says nothing, and so the vault at a login",
         name: "ldap_hanging",
         set: |lab| lab.gremlin("ldap", "hang"),
-        status: "timed-out",
-        class: "timeout",
         code: "MT0030",
-        says: &["the vault server vault.lab.test does not answer: htgettoken did not end within "],
-        next: LOOK,
+        says: &["the vault server vault.lab.test does not finish the login (Read timed out)"],
+        next: "curl -ki https://vault.lab.test:8200/v1/sys/health; if it answers, ask those who run vault.lab.test to look at the LDAP server it asks",
+        least: 10,
         ..LDAP
     },
     Cell {
@@ -166,7 +177,8 @@ pub const CELLS: &[Cell] = &[
         back: |lab| lab.resume("kdc"),
         status: "timed-out",
         class: "timeout",
-        says: &["no KDC answers: kinit did not end within "],
+        says: &["no KDC of LAB.TEST answers: kinit did not end within "],
+        ends: Ends::WithItsTime,
         ..KDC
     },
     Cell {
@@ -185,18 +197,38 @@ pub const CELLS: &[Cell] = &[
         set: |lab| lab.pause("vault"),
         back: |lab| lab.resume("vault"),
         status: "stale",
-        says: &["the vault server vault.lab.test cannot be reached: "],
+        says: &["the vault server vault.lab.test accepts connections and does not answer (Read timed out)"],
         next: LOOK,
+        least: 2,
         push: GOOD,
         ..VAULT
+    },
+    Cell {
+        play: Play::EverybodyThen,
+        fault: Fault::Down,
+        what: "nobody answers at its port, a token kept from an earlier run",
+        does: "the kept token is pushed; while it lives longer than minTokenLifetime, nobody asks for a login",
+        name: "ldap_down_with_kept_tokens",
+        set: |lab| {
+            lab.gremlin("ldap", "hang");
+            lab.kill("gremlin-ldap");
+        },
+        change: |config| config["minTokenLifetime"] = LONGER_THAN_KEPT.into(),
+        status: "stale",
+        says: &["the directory that the vault server vault.lab.test asks does not work: error connecting to host"],
+        push: GOOD,
+        ..LDAP
     },
     Cell {
         fault: Fault::Hangs,
         name: "sshd_paused",
         set: |lab| lab.pause("node1"),
         back: |lab| lab.resume("node1"),
+        status: "timed-out",
+        class: "timeout",
         code: "MT0043",
-        says: &["node1.lab.test accepts ssh connections and says nothing"],
+        says: &["node1.lab.test did not take the files: rsync did not end within"],
+        ends: Ends::WithItsTime,
         ..NODE
     },
     Cell {
@@ -210,10 +242,12 @@ pub const CELLS: &[Cell] = &[
     Cell {
         play: Play::EverybodyLast,
         fault: Fault::Down,
+        what: "no vault, a token kept from an earlier run",
+        does: "the kept token is pushed",
         name: "vault_killed_with_kept_tokens",
         set: |lab| lab.kill("vault"),
         status: "stale",
-        says: &["the vault server vault.lab.test cannot be reached: "],
+        says: &["the vault server vault.lab.test cannot be reached: Connection refused"],
         next: LOOK,
         push: GOOD,
         ..VAULT
@@ -232,7 +266,7 @@ pub const CELLS: &[Cell] = &[
         fault: Fault::Down,
         name: "kdc_killed",
         set: |lab| lab.kill("kdc"),
-        says: &["no KDC answers: kinit: Cannot contact any KDC for realm 'LAB.TEST'"],
+        says: &["no KDC of LAB.TEST answers: kinit: Cannot contact any KDC for realm 'LAB.TEST'"],
         ..KDC
     },
 ];

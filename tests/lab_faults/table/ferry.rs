@@ -9,7 +9,8 @@ const FERRY: Cell = Cell {
     step: "fetch-uid",
     class: "transient",
     code: "MT0172",
-    next: "look at ferry.host, ferry.port and FERRY itself",
+    next: "curl -k --cert {lab}/ca/client.pem --key {lab}/ca/client.key '{place}/getUserInfo?username={account}'  must answer; else correct ferry.host and ferry.port, or ask those who run FERRY",
+    exit: &[11],
     ..CELL
 };
 
@@ -18,18 +19,20 @@ pub const CELLS: &[Cell] = &[
         fault: Fault::Down,
         what: "nobody answers at its port",
         name: "ferry_down",
-        says: &["FERRY cannot be reached: client error (Connect): tcp connect error: "],
+        says: &["FERRY at {place} cannot be reached: Connection refused"],
         ..FERRY
     },
     Cell {
         fault: Fault::Hangs,
         what: "it says nothing",
+        does: "given up after 10 s; the stored UIDs stay, and tokens are pushed with them",
         name: "ferry_hang",
         status: "timed-out",
         class: "timeout",
-        says: &["FERRY did not answer in time"],
-        next: "look at FERRY, or raise timeouts.ferryRequestTimeout",
+        says: &["FERRY at {place} did not answer in time"],
+        next: "curl -k --cert {lab}/ca/client.pem --key {lab}/ca/client.key '{place}/getUserInfo?username={account}'  must answer; else ask those who run FERRY, or raise timeouts.ferryRequestTimeout",
         hangs: true,
+        least: 10,
         ..FERRY
     },
     Cell {
@@ -39,14 +42,14 @@ pub const CELLS: &[Cell] = &[
         class: "permanent",
         code: "MT0174",
         says: &["FERRY does not accept the client certificate ferry.hostCert (403 Forbidden)"],
-        next: "openssl x509 -noout -subject -dates -in {lab}/ca/client.pem  shows what FERRY must know",
+        next: "openssl x509 -noout -subject -dates -in {lab}/ca/client.pem  and send its subject to those who run FERRY",
         ..FERRY
     },
     Cell {
         fault: Fault::Garbage,
         what: "what answers does not speak TLS",
         name: "ferry_garbage",
-        says: &["FERRY cannot be reached: what answers there does not speak TLS"],
+        says: &["FERRY at {place} cannot be reached: what answers there does not speak TLS"],
         ..FERRY
     },
     Cell {
@@ -54,8 +57,8 @@ pub const CELLS: &[Cell] = &[
         what: "a proxy answers with a page of HTML",
         name: "ferry_page",
         code: "MT0177",
-        says: &["FERRY's answer cannot be read: "],
-        next: "look at what answers:  curl -k --cert {lab}/ca/client.pem --key {lab}/ca/client.key 'https://ferry.lab.test:7044/getUserInfo?username={account}'",
+        says: &["what answers at {place} is not FERRY: a page of HTML"],
+        next: "look at what answers:  curl -k --cert {lab}/ca/client.pem --key {lab}/ca/client.key '{place}/getUserInfo?username={account}'",
         ..FERRY
     },
     Cell {

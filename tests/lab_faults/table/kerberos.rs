@@ -1,6 +1,6 @@
 //! What is wrong with a keytab, or with the KDC.
 
-use super::{CELL, Cell, Fault, Peer, Play};
+use super::{CELL, Cell, Ends, Fault, Peer, Play};
 
 const KINIT: Cell = Cell { peer: Peer::Kdc, play: Play::Tickets, ..CELL };
 
@@ -11,7 +11,7 @@ pub const CELLS: &[Cell] = &[
         role: |place| place.keytab("missing"),
         code: "MT0020",
         says: &["there is no keytab {corner}/missing.keytab"],
-        next: "put the keytab of dunepro/managedtokens/lab.test@LAB.TEST there",
+        next: "put the keytab of dunepro/managedtokens/lab.test@LAB.TEST at {corner}/missing.keytab",
         ..KINIT
     },
     Cell {
@@ -22,7 +22,7 @@ pub const CELLS: &[Cell] = &[
         says: &[
             "the keytab {corner}/corrupt.keytab cannot be read: kinit: Unsupported key table format version number",
         ],
-        next: "replace it by a fresh copy; klist -k {corner}/corrupt.keytab must show its keys",
+        next: "put a fresh copy of the keytab of dunepro/managedtokens/lab.test@LAB.TEST at {corner}/corrupt.keytab; klist -k {corner}/corrupt.keytab must show its keys",
         ..KINIT
     },
     Cell {
@@ -31,7 +31,7 @@ pub const CELLS: &[Cell] = &[
         role: |place| place.keytab("wrong"),
         code: "MT0022",
         says: &["the keytab {corner}/wrong.keytab holds no key of dunepro/managedtokens/lab.test@LAB.TEST"],
-        next: "put the keytab of dunepro/managedtokens/lab.test@LAB.TEST there; klist -k {corner}/wrong.keytab shows whose it is",
+        next: "put the keytab of dunepro/managedtokens/lab.test@LAB.TEST at {corner}/wrong.keytab; klist -k {corner}/wrong.keytab shows whose it is",
         ..KINIT
     },
     Cell {
@@ -41,7 +41,7 @@ pub const CELLS: &[Cell] = &[
         role: |place| place.keytab("stale"),
         code: "MT0023",
         says: &["the KDC does not accept the key in {corner}/stale.keytab"],
-        next: "fetch the new keytab of dunepro/managedtokens/lab.test@LAB.TEST",
+        next: "put the new keytab of dunepro/managedtokens/lab.test@LAB.TEST at {corner}/stale.keytab",
         ..KINIT
     },
     Cell {
@@ -52,8 +52,8 @@ pub const CELLS: &[Cell] = &[
         role: |place| place.realm("DEAD.TEST"),
         class: "transient",
         code: "MT0026",
-        says: &["no KDC answers: kinit: Cannot contact any KDC for realm 'DEAD.TEST'"],
-        next: "look at the KDC and at krb5.conf",
+        says: &["no KDC of DEAD.TEST answers: kinit: Cannot contact any KDC for realm 'DEAD.TEST'"],
+        next: "KRB5_TRACE=/dev/stderr kinit -k -t {corner}/elsewhere.keytab dunepro@DEAD.TEST  shows whom it asks; look there, and at krb5.conf",
         ..KINIT
     },
     Cell {
@@ -65,9 +65,10 @@ pub const CELLS: &[Cell] = &[
         status: "timed-out",
         class: "timeout",
         code: "MT0026",
-        says: &["no KDC answers: kinit did not end within"],
-        next: "look at the KDC and at krb5.conf",
+        says: &["no KDC of MUTE.TEST answers: kinit did not end within"],
+        next: "KRB5_TRACE=/dev/stderr kinit -k -t {corner}/elsewhere.keytab dunepro@MUTE.TEST  shows whom it asks; look there, and at krb5.conf",
         hangs: true,
+        ends: Ends::WithItsTime,
         ..KINIT
     },
     Cell {
@@ -81,7 +82,7 @@ pub const CELLS: &[Cell] = &[
         },
         code: "MT0024",
         says: &["the KDC does not know nobody@LAB.TEST"],
-        next: "ask those who run the KDC for it, or correct it; kinit -k -t {corner}/elsewhere.keytab nobody@LAB.TEST must work",
+        next: "correct userPrincipalOverride or kerberosPrincipalPattern, or ask those who run the KDC to make nobody@LAB.TEST",
         ..KINIT
     },
     Cell {
@@ -91,8 +92,8 @@ pub const CELLS: &[Cell] = &[
         role: |place| place.realm("NOISE.TEST"),
         class: "transient",
         code: "MT0026",
-        says: &["what answers as the KDC is none: kinit: Invalid message type"],
-        next: "look at the KDC and at krb5.conf",
+        says: &["what answers as the KDC of NOISE.TEST is none: kinit: Invalid message type"],
+        next: "KRB5_TRACE=/dev/stderr kinit -k -t {corner}/elsewhere.keytab dunepro@NOISE.TEST  shows whom it asks; look there, and at krb5.conf",
         ..KINIT
     },
 ];

@@ -1,6 +1,6 @@
 //! What is wrong with the mail server, while a failure is to be told of. No mail server has a say in the exit code.
 
-use super::{CELL, Cell, Fault, Peer, Play, SLOW};
+use super::{CELL, Cell, Fault, Peer, Play, SLOW, Who};
 
 const MAIL: Cell = Cell {
     peer: Peer::MailServer,
@@ -10,7 +10,8 @@ const MAIL: Cell = Cell {
     step: "notify",
     class: "transient",
     next: "look at the mail server",
-    mail: false,
+    exit: &[],
+    told: &[],
     ..CELL
 };
 
@@ -29,6 +30,18 @@ pub const CELLS: &[Cell] = &[
     },
     Cell {
         fault: Fault::Refuses,
+        what: "it turns the connection away (554)",
+        name: "smtp_unwelcome",
+        set: |lab| lab.gremlin("smtp", "refuse"),
+        back: |lab| lab.gremlin("smtp", "ok"),
+        class: "permanent",
+        code: "MT0060",
+        says: &["the mail server smtp.lab.test:25: permanent error (554): 5.3.2 no mail today"],
+        next: "ask those who run smtp.lab.test:25 to take mail from this host, or correct email.smtpHost",
+        ..MAIL
+    },
+    Cell {
+        fault: Fault::Refuses,
         what: "it says: later",
         name: "smtp_tempfail",
         set: |lab| lab.fault("smtp", "tempfail"),
@@ -38,26 +51,43 @@ pub const CELLS: &[Cell] = &[
     },
     Cell {
         fault: Fault::Hangs,
-        what: "it says nothing",
+        what: "it accepts connections and says nothing",
+        does: "given up after 5 s; the mail stays in the outbox; the next run sends it",
+        name: "smtp_silent",
+        set: |lab| lab.gremlin("smtp", "hang"),
+        back: |lab| lab.gremlin("smtp", "ok"),
+        status: "timed-out",
+        class: "timeout",
+        code: "MT0061",
+        says: &["the mail server smtp.lab.test:25 says nothing"],
+        least: 5,
+        ..MAIL
+    },
+    Cell {
+        fault: Fault::Hangs,
+        what: "it greets, and says nothing when it is given a mail",
+        does: "given up after 5 s; the mail stays in the outbox; the next run sends it",
         name: "smtp_hang",
         set: |lab| lab.fault("smtp", "hang"),
         status: "timed-out",
         class: "timeout",
-        code: "MT0065",
-        says: &["the mail server smtp.lab.test:25 did not answer in time"],
+        code: "MT0061",
+        says: &["the mail server smtp.lab.test:25 says nothing"],
+        least: 5,
         ..MAIL
     },
     Cell {
         fault: Fault::Hangs,
         what: "it takes the mail and does not say so",
-        does: "it may come twice",
+        does: "given up after 8 s; the next run sends it again, marked as possibly a repeat",
         name: "smtp_lost",
         set: |lab| lab.fault("smtp", "lost"),
         status: "timed-out",
         class: "timeout",
         code: "MT0065",
-        says: &["the mail server smtp.lab.test:25 did not answer in time"],
-        mail: true,
+        says: &["the mail server smtp.lab.test:25 has the mail and does not confirm it"],
+        least: 8,
+        told: &[Who::Admins],
         ..MAIL
     },
     Cell {
@@ -78,7 +108,8 @@ pub const CELLS: &[Cell] = &[
         set: |lab| lab.gremlin("smtp", "slow 1"),
         back: |lab| lab.gremlin("smtp", "ok"),
         step: "notify",
-        mail: true,
+        exit: &[],
+        told: &[Who::Admins],
         ..SLOW
     },
     Cell {

@@ -123,13 +123,44 @@ pub enum Play {
     Ferry,
 }
 
+/// Who hears of a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// By mail, with the cause and the next command.
+    Admins,
+    /// By mail, of their own nodes.
+    Stakeholders,
+    /// In a line.
+    Slack,
+}
+
+/// When it is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ends {
+    /// Each try by itself, before its step's time is.
+    ByItself,
+    /// Each try with its step's time, which ends it. Then it has [`super::judge::GRACE`].
+    WithItsTime,
+    /// All that is told when the run has ended, together, within [`super::judge::AFTER_THE_RUN`].
+    AfterTheRun,
+}
+
+/// What becomes of another target of the same service.
+#[derive(Clone, Copy, Debug)]
+pub struct Also {
+    pub step: &'static str,
+    pub target: &'static str,
+    pub status: &'static str,
+    pub code: &'static str,
+}
+
 /// One cell of the grid.
 #[derive(Clone, Copy)]
 pub struct Cell {
     pub peer: Peer,
     pub fault: Fault,
     pub play: Play,
-    /// What is wrong, for people. Empty where another cell of this peer and fault says it.
+    /// What is wrong, for people. Empty where another cell of this peer and fault, with the same end, says it.
     pub what: &'static str,
     /// What `mt` does about it, for people.
     pub does: &'static str,
@@ -141,6 +172,8 @@ pub struct Cell {
     /// What brings the fault about, and takes it back, where a whole run meets it.
     pub set: fn(&Lab),
     pub back: fn(&Lab),
+    /// What else the configuration says, where a whole run meets it.
+    pub change: fn(&mut Value),
     /// Where it shows.
     pub step: &'static str,
     pub target: &'static str,
@@ -156,12 +189,19 @@ pub struct Cell {
     pub tries: usize,
     /// What becomes of the service's push to a good node.
     pub push: &'static str,
+    /// What else does not go well for the service. Nothing else may.
+    pub also: &'static [Also],
     /// Does the attempt hang? Then the healthy ones must be through before it ends.
     pub hangs: bool,
-    /// It is over, with all tries, after so many of the step's times.
-    pub within: u32,
-    /// Do the admins get a mail of it, or in spite of it?
-    pub mail: bool,
+    /// When each try is over.
+    pub ends: Ends,
+    /// Seconds that each try takes at least: else the fault was not there, or nobody waited.
+    pub least: u32,
+    /// How `mt run` ends: while other services are well, and alone; or the one of these that its test plays. Empty: the
+    /// peer has no say in it.
+    pub exit: &'static [i32],
+    /// Who hears of it; of those that only tell people of a run: who hears of the run's failures in spite of it.
+    pub told: &'static [Who],
 }
 
 pub const GOOD: &str = "succeeded";
@@ -180,6 +220,7 @@ pub const CELL: Cell = Cell {
     role: |_| json!({}),
     set: |_| {},
     back: |_| {},
+    change: |_| {},
     step: "kinit",
     target: "-",
     status: "failed",
@@ -189,14 +230,27 @@ pub const CELL: Cell = Cell {
     next: "-",
     tries: 1,
     push: NOT_TRIED,
+    also: &[],
     hangs: false,
-    within: 1,
-    mail: true,
+    ends: Ends::ByItself,
+    least: 0,
+    exit: &[10, 11],
+    told: &[Who::Admins, Who::Slack],
 };
 
-/// A peer that is slow, and in time.
-pub const SLOW: Cell =
-    Cell { fault: Fault::Slow, does: "waits", status: GOOD, class: "", next: "", push: GOOD, mail: false, ..CELL };
+/// A peer that is slow, most of them by a second, and in time.
+pub const SLOW: Cell = Cell {
+    fault: Fault::Slow,
+    does: "waits",
+    status: GOOD,
+    class: "",
+    next: "",
+    push: GOOD,
+    least: 1,
+    exit: &[0],
+    told: &[],
+    ..CELL
+};
 
 /// All of it.
 pub fn table() -> impl Iterator<Item = &'static Cell> {
@@ -226,16 +280,11 @@ impl Cell {
 
     /// Only the one account whose permissions the vault takes away has another role.
     pub fn role_name(&self) -> &'static str {
-        if self.name == "forbidden" { "admin" } else { "production" }
+        if self.name.starts_with("forbidden") { "admin" } else { "production" }
     }
 
     pub fn fails(&self) -> bool {
         self.status != GOOD
-    }
-
-    /// Has the peer a say in the exit code? Those that only tell people of a run have none.
-    pub fn counts(&self) -> bool {
-        self.fails() && !matches!(self.play, Play::Mail | Play::Side)
     }
 }
 
@@ -278,6 +327,15 @@ fn every_peer_meets_every_fault() {
             let cells = table().filter(|cell| cell.peer == peer && cell.fault == fault);
             assert_ne!(cells.filter(|cell| !cell.what.is_empty()).count(), 0, "{peer:?} {fault:?}");
         }
+    }
+}
+
+#[test]
+fn a_cell_that_is_not_in_the_documentation_ends_like_one_that_is() {
+    let end = |cell: &Cell| (cell.status, cell.class, cell.code, cell.ends);
+    for cell in table().filter(|cell| cell.what.is_empty()) {
+        let told = table().filter(|told| told.peer == cell.peer && told.fault == cell.fault && !told.what.is_empty());
+        assert!(told.map(end).any(|told| told == end(cell)), "{} is like none: {:?}", cell.name, end(cell));
     }
 }
 

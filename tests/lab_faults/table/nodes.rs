@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{CELL, Cell, Fault, GOOD, GOOD_NODE, Peer, Play, SLOW};
+use super::{Also, CELL, Cell, Ends, Fault, GOOD, GOOD_NODE, Peer, Play, SLOW, Who};
 
 const NODE: Cell = Cell {
     peer: Peer::Node,
@@ -11,12 +11,18 @@ const NODE: Cell = Cell {
     step: "push",
     class: "transient",
     code: "MT0043",
-    next: "look at the node",
+    next: "ssh dunepro@{target}  as the account that runs mt must get there; else look at the node",
     tries: 2,
-    within: 2,
     push: GOOD,
+    told: &[Who::Admins, Who::Stakeholders, Who::Slack],
     ..CELL
 };
+/// The shipped values are 30 s for both, and the step's time begins first.
+const IMPATIENT: &str = "-o ConnectTimeout=2";
+/// Why a push is tried once.
+const fn unpingable(target: &'static str, code: &'static str) -> Also {
+    Also { step: "ping", target, status: "failed", code }
+}
 
 pub const CELLS: &[Cell] = &[
     Cell {
@@ -26,43 +32,62 @@ pub const CELLS: &[Cell] = &[
         name: "down",
         role: |_| json!({ "destinationNodes": ["node7.lab.test", GOOD_NODE] }),
         target: "node7.lab.test",
-        says: &["port 22: No route to host", "port 22: Connection timed out"],
+        says: &["port 22: No route to host"],
         tries: 1,
+        also: &[unpingable("node7.lab.test", "MT0040")],
         ..NODE
     },
     Cell {
         fault: Fault::Down,
         what: "node that does not even refuse (a firewall drops everything)",
-        does: "not tried again, because it does not answer the ping; the service's other nodes get the token",
+        does: "ended after the step's time and not tried again, because it does not answer the ping; the service's other nodes get the token",
         name: "blackhole",
         role: |_| json!({ "destinationNodes": ["node6.lab.test", GOOD_NODE] }),
         target: "node6.lab.test",
+        status: "timed-out",
+        class: "timeout",
+        says: &["node6.lab.test answers neither ping nor ssh: rsync did not end within"],
+        tries: 1,
+        also: &[unpingable("node6.lab.test", "MT0040")],
+        hangs: true,
+        ends: Ends::WithItsTime,
+        ..NODE
+    },
+    Cell {
+        fault: Fault::Down,
+        what: "the same, with a ConnectTimeout in sshOptions that is less than the step's time: ssh gives up first",
+        does: "not tried again, because it does not answer the ping; the service's other nodes get the token",
+        name: "impatienthole",
+        role: |_| json!({ "destinationNodes": ["node6.lab.test", GOOD_NODE], "sshOptionsOverride": IMPATIENT }),
+        target: "node6.lab.test",
         says: &["ssh: connect to host node6.lab.test port 22: Connection timed out"],
         tries: 1,
-        hangs: true,
+        also: &[unpingable("node6.lab.test", "MT0040")],
+        least: 2,
         ..NODE
     },
     Cell {
         fault: Fault::Hangs,
-        what: "hanging node (accepts connections, says nothing), ssh gives up first",
+        what: "hanging node (accepts connections, says nothing)",
+        does: "ended after the step's time; the service's other nodes get the token",
         name: "mute",
         role: |_| json!({ "destinationNodes": ["node5.lab.test", GOOD_NODE] }),
-        target: "node5.lab.test",
-        says: &["node5.lab.test accepts ssh connections and says nothing"],
-        hangs: true,
-        ..NODE
-    },
-    Cell {
-        fault: Fault::Hangs,
-        what: "hanging node, the step's time is over first",
-        does: "ended after the step's time; the service's other nodes get the token",
-        name: "stuck",
-        role: |_| json!({ "destinationNodes": ["node5.lab.test", GOOD_NODE], "sshOptionsOverride": "-o ConnectTimeout=600" }),
         target: "node5.lab.test",
         status: "timed-out",
         class: "timeout",
         says: &["node5.lab.test did not take the files: rsync did not end within"],
         hangs: true,
+        ends: Ends::WithItsTime,
+        ..NODE
+    },
+    Cell {
+        fault: Fault::Hangs,
+        what: "the same, with a ConnectTimeout in sshOptions that is less than the step's time: ssh gives up first",
+        name: "impatient",
+        role: |_| json!({ "destinationNodes": ["node5.lab.test", GOOD_NODE], "sshOptionsOverride": IMPATIENT }),
+        target: "node5.lab.test",
+        says: &["node5.lab.test accepts ssh connections and says nothing"],
+        least: 2,
         ..NODE
     },
     Cell {
@@ -75,7 +100,7 @@ pub const CELLS: &[Cell] = &[
         class: "permanent",
         code: "MT0044",
         says: &["dunepro@node4.lab.test: Permission denied (gssapi-keyex,gssapi-with-mic)."],
-        next: "check on node4.lab.test that the account dunepro exists and that its .k5login names the service's principal",
+        next: "check on node4.lab.test that the account dunepro exists and that its .k5login names dunepro/managedtokens/lab.test@LAB.TEST",
         tries: 1,
         ..NODE
     },
@@ -116,6 +141,7 @@ pub const CELLS: &[Cell] = &[
         says: &["Could not resolve hostname node99.lab.test"],
         next: "correct destinationNodes, or look at the name server",
         tries: 1,
+        also: &[unpingable("node99.lab.test", "MT0041")],
         ..NODE
     },
     Cell {

@@ -1,7 +1,7 @@
 //! What is only told of a run: pushgateway, Slack, Loki, trace collector. In the run of a fault all of them meet it, and neither the exit code
 //! nor the mail to the admins changes. `name` is the run's page, which shows nothing of those that are no step.
 
-use super::{CELL, Cell, Fault, Peer, Play, SLOW};
+use super::{CELL, Cell, Ends, Fault, Peer, Play, SLOW, Who};
 
 /// Told when the session has ended. What goes wrong is a warning: `code` and `says` are in it.
 const GATEWAY: Cell = Cell {
@@ -11,6 +11,9 @@ const GATEWAY: Cell = Cell {
     step: "-",
     status: "warning",
     class: "",
+    ends: Ends::AfterTheRun,
+    exit: &[],
+    told: &[Who::Admins],
     ..CELL
 };
 const LOKI: Cell =
@@ -29,9 +32,19 @@ const SLACK: Cell = Cell {
     class: "transient",
     code: "MT0232",
     next: "look at slack_alerts_url and at the network",
+    exit: &[],
+    told: &[Who::Admins],
     ..CELL
 };
-const TOLD: Cell = Cell { play: Play::Side, step: "-", mail: true, name: "side_slow", ..SLOW };
+const TOLD: Cell = Cell {
+    play: Play::Side,
+    step: "-",
+    name: "side_slow",
+    ends: Ends::AfterTheRun,
+    exit: &[],
+    told: &[Who::Admins, Who::Slack],
+    ..SLOW
+};
 
 pub const CELLS: &[Cell] = &[
     Cell {
@@ -80,7 +93,7 @@ pub const CELLS: &[Cell] = &[
         fault: Fault::Down,
         what: "nobody answers at its port",
         name: "side_down",
-        says: &["Slack cannot be reached: client error (Connect): tcp connect error: "],
+        says: &["Slack cannot be reached: Connection refused"],
         ..SLACK
     },
     Cell {
@@ -92,6 +105,7 @@ pub const CELLS: &[Cell] = &[
         class: "timeout",
         code: "MT0233",
         says: &["Slack does not answer: operation timed out"],
+        least: 5,
         ..SLACK
     },
     Cell {
@@ -119,7 +133,7 @@ pub const CELLS: &[Cell] = &[
         next: "look at what is between this machine and Slack",
         ..SLACK
     },
-    Cell { peer: Peer::Slack, what: "1 s late", step: "notify", ..TOLD },
+    Cell { peer: Peer::Slack, what: "1 s late", step: "notify", ends: Ends::ByItself, ..TOLD },
     Cell {
         fault: Fault::Down,
         what: "nobody answers at its port",
