@@ -72,7 +72,8 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         IO,
         "the store could not be read or written",
         "The operating system refused; the message says what and why. Look at the disk (`dmesg`, `df`).\n\
-         Runs go on unrecorded and exit 21 until it works again.",
+         Runs go on unrecorded and exit 21 until it works again. Where a part of the disk can never be read again, go on as\n\
+         with a damaged store: `mt store export FILE` saves the rest of it, `mt store import FILE` builds a fresh one.",
     ),
     (
         CLOSED,
@@ -296,6 +297,12 @@ impl StoreError {
 
     pub(super) fn sled(doing: &'static str, path: &Path, source: sled::Error) -> Self {
         match source {
+            // No device says so: a file of sled's is gone, or ends too early.
+            sled::Error::Io(source)
+                if matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) =>
+            {
+                Self::damaged(path, format!("cannot {doing} it: {source}"))
+            }
             sled::Error::Io(source) => Self::io(doing, path, source),
             other @ (sled::Error::CollectionNotFound(_)
             | sled::Error::Unsupported(_)

@@ -117,7 +117,7 @@ pub fn export<W: Write>(
     let by_sled = matches!(source, Source::Store(_));
     source.close();
     match first {
-        Err(ExportError::Store(why @ StoreError::Damaged { .. })) if by_sled => {
+        Err(ExportError::Store(why @ (StoreError::Damaged { .. } | StoreError::Io { .. }))) if by_sled => {
             let mut out = begin()?;
             Ok((export_from(&Source::salvaged(state, options, why)?, &mut out)?, out))
         }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -18,7 +19,7 @@ use super::fresh::{Fresh, put_in_place, sidecar_of};
 use super::handle::{Access, Options};
 use super::keys::{self, Tree};
 use super::lock::Line as TurnLine;
-use super::open::Opened;
+use super::open::{Opened, read_all};
 use super::record;
 use super::sidecar::{FORMAT, Sidecar, newer, sync_directory};
 use super::state_dir::StateDir;
@@ -213,27 +214,44 @@ fn present(state: &StateDir, replace: bool, options: &Options) -> Result<Option<
         // Opening it says what is wrong.
         Ok(_) | Err(_) => {}
     }
-    match Opened::open_caught(state, Access::ReadOnly, options.min_free) {
+    match held(state, options) {
         Ok(None) => Ok(None),
-        Ok(Some(opened)) => {
-            let path = state.store();
-            let view = View::new(Some(opened.base()), None, &path);
-            let held = view.newest_runs(usize::MAX).and_then(|runs| Ok((runs.len(), view.uids()?.len())));
-            // A store that panics now has shown what it holds, or that it is damaged.
-            let _ = caught(|| drop(opened));
-            match held {
-                Ok((0, 0)) => Ok(Some("replaced")),
-                Ok(_) if replace => Ok(Some("replaced")),
-                Ok((runs, uids)) => Err(ImportError::InUse { path, runs, uids }),
-                Err(StoreError::Damaged { .. }) => Ok(Some("damaged")),
-                Err(StoreError::Newer { .. }) if replace => Ok(Some("replaced")),
-                Err(other) => Err(other.into()),
-            }
-        }
+        Ok(Some((0, 0))) => Ok(Some("replaced")),
+        Ok(Some(_)) if replace => Ok(Some("replaced")),
+        Ok(Some((runs, uids))) => Err(ImportError::InUse { path: state.store(), runs, uids }),
         Err(StoreError::Damaged { .. }) => Ok(Some("damaged")),
+        // Not for want of a file descriptor, say: nobody can read it.
+        Err(StoreError::Io { .. }) if read_through(&state.store()).is_err() => Ok(Some("damaged")),
         Err(StoreError::Newer { .. }) if replace => Ok(Some("replaced")),
         Err(other) => Err(other.into()),
     }
+}
+
+/// How many runs and UIDs there are in a store of which every record can be read.
+fn held(state: &StateDir, options: &Options) -> Result<Option<(usize, usize)>, StoreError> {
+    let Some(opened) = Opened::open_caught(state, Access::ReadOnly, options.min_free)? else { return Ok(None) };
+    let path = state.store();
+    let view = View::new(Some(opened.base()), None, &path);
+    let held = read_all(&view).and_then(|()| Ok((view.newest_runs(usize::MAX)?.len(), view.uids()?.len())));
+    // A store that panics now has shown what it holds, or that it is damaged.
+    let _ = caught(|| drop(opened));
+    held.map(Some)
+}
+
+fn read_through(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            read_through(&entry.path())?;
+        } else if kind.is_file() {
+            let (file, mut buffer, mut at) = (File::open(entry.path())?, vec![0; 1 << 20], 0);
+            while let read @ 1.. = file.read_at(&mut buffer, at)? {
+                at += read as u64;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// One line of the file that is neither its first nor its last.

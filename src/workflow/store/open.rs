@@ -248,7 +248,7 @@ fn try_a_copy(state: &StateDir, sidecar: Option<&Sidecar>, min_free: u64) -> Res
     copy_tree(&path, &copy).map_err(|e| StoreError::io("copy the store to", &copy, e))?;
     let checked = open_sled(&copy, false).and_then(|(_db, trees)| {
         identify(&copy, &trees, sidecar)?;
-        read_all(&copy, &trees)
+        read_all(&View::new(Some(Base { trees: &trees, path: &copy }), None, &copy))
     });
     remove()?;
     checked.map_err(|error| match error {
@@ -259,8 +259,7 @@ fn try_a_copy(state: &StateDir, sidecar: Option<&Sidecar>, min_free: u64) -> Res
 }
 
 /// Can every record be reached? A damage can leave a store that opens, and shows only when a part of it is needed.
-fn read_all(path: &Path, trees: &[sled::Tree; TREES]) -> Result<(), StoreError> {
-    let view = View::new(Some(Base { trees, path }), None, path);
+pub(super) fn read_all(view: &View<'_>) -> Result<(), StoreError> {
     Tree::ALL.iter().try_for_each(|tree| view.scan_after(*tree, None, &mut |_, _| Ok(ControlFlow::Continue(()))))
 }
 
@@ -324,10 +323,6 @@ pub(super) fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree
                     });
                 }
                 std::thread::sleep(Duration::from_millis(1));
-            }
-            // Not "unexpected end of file" from a device: what sled reads there is missing.
-            Ok(Err(sled::Error::Io(e))) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(StoreError::damaged(path, format!("sled cannot open it: {e}")));
             }
             Ok(Err(e)) => return Err(StoreError::sled("open", path, e)),
             Err(why) => {

@@ -17,6 +17,8 @@ use std::path::Path;
 const SEGMENT: usize = 512 << 10;
 /// Checksum, first byte of the log's time, newest time known to be stable.
 const SEGMENT_HEADER: usize = 20;
+/// What a disk reads at once, or not at all.
+const SECTOR: usize = 4 << 10;
 /// The longest header of a message: where there is no room for one, a segment ends.
 const MESSAGE_HEADER: usize = 32;
 const FLIPPED: u32 = 0xFFFF_FFFF;
@@ -92,9 +94,9 @@ impl Log {
         // Segments are used again, so their order in the file is not the order of time.
         let mut by_time = BTreeMap::new();
         let mut buffer = Vec::new();
-        let mut unreadable = 0_usize;
+        let (mut unreadable, mut withheld) = (0_usize, 0_usize);
         for index in 0..log.segments as u64 {
-            read_segment(&file, index, length, &mut buffer)?;
+            withheld += read_what_can_be(&file, index, length, &mut buffer);
             match number(&buffer) {
                 Some(number) => drop(by_time.insert(number, index)),
                 // Never written: sled makes room for the next segment before it uses it.
@@ -102,12 +104,15 @@ impl Log {
                 None => unreadable += 1,
             }
         }
+        if withheld > 0 {
+            log.trouble.push(format!("the disk withholds {withheld} bytes of its log"));
+        }
         if unreadable > 0 {
             log.trouble.push(format!("{unreadable} of the {} segments of its log cannot be read", log.segments));
         }
         let newest = by_time.keys().next_back().copied();
         for (number, index) in by_time {
-            read_segment(&file, index, length, &mut buffer)?;
+            read_what_can_be(&file, index, length, &mut buffer);
             let end = log.replay(&buffer, number, store);
             // Every segment but the newest is filled to its end.
             if Some(number) != newest && end + MESSAGE_HEADER <= buffer.len() {
@@ -216,6 +221,21 @@ fn read_segment(file: &File, index: u64, length: u64, buffer: &mut Vec<u8>) -> i
     let start = index * SEGMENT as u64;
     buffer.resize((length - start).min(SEGMENT as u64) as usize, 0);
     file.read_exact_at(buffer, start)
+}
+
+/// The same, with zeros in place of what the disk does not give: so many bytes.
+fn read_what_can_be(file: &File, index: u64, length: u64, buffer: &mut Vec<u8>) -> usize {
+    if read_segment(file, index, length, buffer).is_ok() {
+        return 0;
+    }
+    let parts = buffer.chunks_mut(SECTOR).zip((index * SEGMENT as u64..).step_by(SECTOR));
+    let withheld = parts.filter_map(|(part, start)| {
+        file.read_exact_at(part, start).is_err().then(|| {
+            part.fill(0);
+            part.len()
+        })
+    });
+    withheld.sum()
 }
 
 /// Will sled read this log to its end? What lies behind a tear it zeroes and removes when it opens the store, blobs too, and

@@ -31,14 +31,17 @@ impl Source {
             Ok(store) if store.read_blocking(|view| view.is_there())? => Ok(Self::Store(store)),
             // Not an empty one: nobody is to take it for a backup, or for a store in good order.
             Ok(_) => Err(StoreError::Missing { path: state.store() }),
-            // sled writes when it opens a store: a full disk or one that is read-only keeps nobody from reading.
-            Err(why @ (StoreError::Damaged { .. } | StoreError::NoSpace { .. } | StoreError::Permission { .. })) => {
-                Self::salvaged(state, options, why)
-            }
+            // sled writes when it opens a store: a full disk or one that is read-only keeps nobody from reading. And it
+            // gives up at the first bad sector.
+            Err(
+                why @ (StoreError::Damaged { .. }
+                | StoreError::NoSpace { .. }
+                | StoreError::Permission { .. }
+                | StoreError::Io { .. }),
+            ) => Self::salvaged(state, options, why),
             Err(
                 other @ (StoreError::Busy { .. }
                 | StoreError::Newer { .. }
-                | StoreError::Io { .. }
                 | StoreError::Hangs { .. }
                 | StoreError::Missing { .. }
                 | StoreError::Closed

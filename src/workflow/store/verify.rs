@@ -71,7 +71,9 @@ pub fn verify(state: &StateDir, options: &Options) -> Result<Verification, Store
     let by_sled = matches!(source, Source::Store(_));
     source.close();
     match first {
-        Err(why @ StoreError::Damaged { .. }) if by_sled => verify_from(state, &Source::salvaged(state, options, why)?),
+        Err(why @ (StoreError::Damaged { .. } | StoreError::Io { .. })) if by_sled => {
+            verify_from(state, &Source::salvaged(state, options, why)?)
+        }
         other => other,
     }
 }

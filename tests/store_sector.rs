@@ -1,0 +1,115 @@
+//! A disk that does not give some of what is on it: the rest is saved, and a store can be had again.
+//!
+//! The program has its own `pread64`, which the linker takes in the place of the C library's: it fails where a test wants.
+
+mod store_support;
+
+use std::collections::BTreeMap;
+use std::ffi::{c_int, c_void};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
+
+use managed_tokens::workflow::store::{self, From, ImportError, ImportOrder, Options, Shelf, StateDir, StoreError};
+use store_support::{counter, raise, reader, state, writer};
+use tempfile::TempDir;
+
+struct Bad {
+    /// The number of the file.
+    file: u64,
+    /// Where it begins.
+    at: i64,
+    /// How often it is not read; `None`: ever.
+    times: Option<usize>,
+}
+
+/// Sectors that cannot be read.
+static BAD: Mutex<Vec<Bad>> = Mutex::new(Vec::new());
+
+const SECTOR: i64 = 4096;
+
+fn is_bad(file: c_int, from: i64, length: usize) -> bool {
+    let mut all = BAD.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.is_empty() {
+        return false;
+    }
+    let Ok(file) = fs::metadata(format!("/proc/self/fd/{file}")).map(|file| file.ino()) else { return false };
+    let meets = |bad: &&mut Bad| bad.file == file && from < bad.at + SECTOR && from + length as i64 > bad.at;
+    match all.iter_mut().find(meets) {
+        Some(Bad { times: None, .. }) => true,
+        Some(Bad { times: Some(times), .. }) if *times > 0 => {
+            *times -= 1;
+            true
+        }
+        Some(_) | None => false,
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pread64(file: c_int, buffer: *mut c_void, length: usize, from: i64) -> isize {
+    if is_bad(file, from, length) {
+        nix::errno::Errno::EIO.set();
+        return -1;
+    }
+    // SAFETY: the caller vouches for the buffer.
+    unsafe { libc::syscall(libc::SYS_pread64, file, buffer, length, from) as isize }
+}
+
+/// A store of some segments, closed in good order and opened again, with a bad sector in the middle of its log.
+fn with_a_bad_sector(times: Option<usize>) -> (TempDir, StateDir) {
+    let (tmp, state) = state();
+    let store = writer(&state);
+    raise(&store, "n").unwrap();
+    for n in 0..200 {
+        store.write_blocking(move |tx| tx.put(Shelf::Metrics, &format!("k{n:03}"), &"x".repeat(9_000))).unwrap();
+    }
+    store.close();
+    writer(&state).close();
+    let db = fs::metadata(state.store().join("db")).unwrap();
+    let middle = db.len() as i64 / 2 / SECTOR * SECTOR + 16 * SECTOR;
+    BAD.lock().unwrap().push(Bad { file: db.ino(), at: middle, times });
+    (tmp, state)
+}
+
+fn order(from: From, replace: bool) -> ImportOrder {
+    ImportOrder { from, uids: BTreeMap::new(), replace }
+}
+
+#[test]
+fn with_a_bad_sector_the_rest_is_saved_and_imported() {
+    let (tmp, state) = with_a_bad_sector(None);
+    let found = store::verify(&state, &Options::default()).unwrap();
+    assert!(!found.is_whole(), "{found:?}");
+    assert!(matches!(found.unusable, Some(StoreError::Io { .. })), "{found:?}");
+    assert!(found.trouble.iter().any(|what| what == "the disk withholds 4096 bytes of its log"), "{found:?}");
+    let (exported, text) = store::export(&state, &Options::default(), || Ok(Vec::new())).unwrap();
+    assert!(exported.records > 150, "one sector has cost {} of 200 records", 200 - exported.records);
+    assert!(!exported.is_whole());
+    let path = tmp.path().join("export");
+    fs::write(&path, text).unwrap();
+    let done = store::import(&state, &order(From::File { path, partial: false }, false), &Options::default()).unwrap();
+    assert!(done.aside.unwrap().to_string_lossy().contains("store.damaged-"));
+    assert_eq!(done.records, exported.records);
+    let store = writer(&state);
+    raise(&store, "n").unwrap();
+    store.close();
+    assert_eq!(counter(&reader(&state), "n"), 2);
+}
+
+#[test]
+fn with_a_bad_sector_a_fresh_store_is_begun_when_that_is_asked_for() {
+    for replace in [false, true] {
+        let (_tmp, state) = with_a_bad_sector(None);
+        let done = store::import(&state, &order(From::Empty, replace), &Options::default()).unwrap();
+        assert!(done.aside.unwrap().join("db").exists());
+        writer(&state).close();
+    }
+}
+
+#[test]
+fn a_whole_store_is_not_replaced_because_it_could_not_be_read_once() {
+    let (_tmp, state) = with_a_bad_sector(Some(1));
+    let refused = store::import(&state, &order(From::Empty, false), &Options::default());
+    assert!(matches!(refused, Err(ImportError::Store(StoreError::Io { .. }))), "{refused:?}");
+    assert_eq!(counter(&reader(&state), "n"), 1);
+}
