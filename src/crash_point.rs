@@ -22,6 +22,8 @@ pub enum CrashPoint {
     StoreMadeAfter,
     /// A group commit is made up and nothing of it is written.
     StoreCommitBefore,
+    /// A part of the log is written and not yet durable.
+    StoreSyncBefore,
     /// A group commit is durable and nobody knows.
     StoreCommitAfter,
     /// The store that is replaced is put aside, and nothing is in its place.
@@ -64,10 +66,11 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::StoreMadeBefore,
         Self::StoreMadeAfter,
         Self::StoreCommitBefore,
+        Self::StoreSyncBefore,
         Self::StoreCommitAfter,
         Self::StoreAsideAfter,
         Self::StoreExchangeBefore,
@@ -95,6 +98,7 @@ impl CrashPoint {
             Self::StoreMadeBefore => "store-made-before",
             Self::StoreMadeAfter => "store-made-after",
             Self::StoreCommitBefore => "store-commit-before",
+            Self::StoreSyncBefore => "store-sync-before",
             Self::StoreCommitAfter => "store-commit-after",
             Self::StoreAsideAfter => "store-aside-after",
             Self::StoreExchangeBefore => "store-exchange-before",
@@ -139,6 +143,7 @@ impl CrashPoint {
             Self::StoreMadeBefore
             | Self::StoreMadeAfter
             | Self::StoreCommitBefore
+            | Self::StoreSyncBefore
             | Self::StoreCommitAfter
             | Self::StoreAsideAfter
             | Self::StoreExchangeBefore

@@ -177,6 +177,7 @@ impl Site {
             CrashPoint::OutboxSendBefore
             | CrashPoint::OutboxSendAfter
             | CrashPoint::StoreCommitBefore
+            | CrashPoint::StoreSyncBefore
             | CrashPoint::StoreCommitAfter => came,
             CrashPoint::StoreMadeBefore
             | CrashPoint::StoreMadeAfter

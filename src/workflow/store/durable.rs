@@ -8,37 +8,37 @@
 //! written in the places of older segments not. `tests/store_disk` has seen it in a hundred power failures.
 //!
 //! sled has no setting for this. So the program has its own `sync_file_range`, which the linker takes in the place of the C
-//! library's; sled is its only caller. It syncs the blobs first, then the log that points to them.
+//! library's; sled is its only caller. It syncs the blobs first, then the log that points to them. And it has its own
+//! `rename`, which makes the name of a snapshot durable.
+//!
+//! What could not be synced is lost, and the system says so once. No store is written or opened again then by this process,
+//! and what the system still keeps of it in memory is forgotten, so that the next process reads what is on the disk.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ffi::{OsString, c_int, c_uint};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_uint};
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 use nix::errno::Errno;
-use nix::unistd::fdatasync;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use super::sidecar::sync_directory;
-
-/// How new a directory's time must be for a file made right after to leave it unchanged: clocks of file systems tick slowly.
-const CLOCK_TICK: Duration = Duration::from_millis(100);
+use crate::crash_point::{CrashPoint, pass};
 
 /// The stores that this process has or had open, by the directories of their blobs.
 static STORES: Mutex<BTreeMap<PathBuf, Blobs>> = Mutex::new(BTreeMap::new());
 
-/// Pages over 128 KiB, which lie in files of their own.
+/// Pages over 128 KiB, which lie in files of their own. The name of a blob is its place in sled's time, which only rises.
 #[derive(Debug, Default)]
 struct Blobs {
-    /// Those that are synced.
-    known: HashSet<OsString>,
-    /// Those that are older are synced, too.
-    known_before: Option<SystemTime>,
-    /// The directory's time when it was looked at last, and when that was.
-    seen: Option<(SystemTime, SystemTime)>,
+    /// Those that are older are synced.
+    older: u64,
+    /// Of the others those that are synced.
+    known: HashSet<u64>,
     /// How often all was synced.
     syncs: u64,
     /// Nobody uses the store yet.
@@ -54,29 +54,47 @@ struct Failed {
     text: String,
 }
 
+impl Failed {
+    /// The system tells of it once: what it could not write is still read, and is not on the disk.
+    fn told(&self) -> io::Error {
+        io::Error::new(self.kind, format!("what was written is lost ({}), and cannot be relied on", self.text))
+    }
+}
+
+/// Why a store is not synced.
+enum Unsynced {
+    /// It did not come to that, for want of a descriptor, say. Another attempt may do it.
+    NotTried(io::Error),
+    /// The system could not write what it had taken. Another attempt would not be told of it.
+    Lost(io::Error),
+}
+
+impl From<io::Error> for Unsynced {
+    fn from(error: io::Error) -> Self {
+        Self::NotTried(error)
+    }
+}
+
 /// To be called before sled opens a store: makes durable what a process that was killed has left in it, because sled takes
 /// it for that.
 ///
-/// The sidecar is written when everything is durable: blobs that are older than it are left alone.
+/// sled's newest snapshot was made after this: blobs that are older than it are left alone.
 pub(super) fn begin(store: &Path) -> io::Result<()> {
     let store = &resolved(store);
-    let sidecar = fs::metadata(store.with_extension("json")).and_then(|sidecar| sidecar.modified()).ok();
-    // Of a time that is to come nothing is older.
-    let known_before = sidecar.filter(|written| *written <= SystemTime::now());
-    let earlier = stores().insert(store.join("blobs"), Blobs { known_before, ..Blobs::default() });
-    if let Some(why) = earlier.and_then(|blobs| blobs.failed) {
-        // The system tells of it once: what it could not write is still read, and is not on the disk.
-        let told =
-            io::Error::new(why.kind, format!("what was written is lost ({}), and cannot be relied on", why.text));
-        stores().entry(store.join("blobs")).or_default().failed = Some(why);
-        return Err(told);
+    let older = newest_snapshot(store)?.unwrap_or(0);
+    let mut stores = stores();
+    let blobs = stores.entry(store.join("blobs")).or_default();
+    if let Some(failed) = &blobs.failed {
+        return Err(failed.told());
     }
+    *blobs = Blobs { older, ..Blobs::default() };
+    drop(stores);
     match File::open(store.join("db")) {
-        Ok(log) => {
+        Ok(log) => sync(store, Writers::None, || {
             // The snapshot of whoever was killed when it had made one.
-            sync_directory(store)?;
-            sync(store, Writers::None, || log.sync_data())
-        }
+            sync_names(store)?;
+            sync_file(&log)
+        }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     }
@@ -87,25 +105,41 @@ fn resolved(store: &Path) -> PathBuf {
     fs::canonicalize(store).unwrap_or_else(|_| store.to_owned())
 }
 
-/// To be called before sled makes a store that is synced as a whole before anybody uses it: until [`begin`], sled syncs nothing
-/// of it.
+/// To be called before sled opens a store that nobody relies on: one that is synced as a whole before anybody uses it, or a
+/// copy that is thrown away. Until [`begin`], sled syncs nothing of it.
 pub(super) fn begin_unused(store: &Path) {
     stores().insert(resolved(store).join("blobs"), Blobs { unused: true, ..Blobs::default() });
 }
 
-/// To be called when sled has opened a store, before anything is written: sled has made a snapshot, renamed it, and relies on
-/// it from now on. Segments of the log from before the snapshot are written anew, and without it the log has a gap there.
-pub(super) fn opened(store: &Path) -> io::Result<()> {
-    sync_directory(store)
+/// How far sled's newest snapshot goes, in its time: the name says so.
+pub(super) fn newest_snapshot(store: &Path) -> io::Result<Option<u64>> {
+    let mut newest = None;
+    for entry in fs::read_dir(store)? {
+        let name = entry?.file_name();
+        let until = name.to_str().and_then(|name| name.strip_prefix(SNAPSHOT));
+        newest = newest.max(until.and_then(|hex| u64::from_str_radix(hex, 16).ok()));
+    }
+    Ok(newest)
 }
+
+/// How sled's snapshots are named.
+const SNAPSHOT: &str = "snap.";
 
 /// To be called after sled's `flush`, when nobody writes: everything is durable when it returns.
 pub(super) fn end_of_commit(store: &Path, before: u64) -> io::Result<()> {
     let store = &resolved(store);
-    let synced = syncs(store) != before;
-    // sled has synced what it wrote, unless it had written all of it before this commit.
-    let sync_log = || if synced { Ok(()) } else { File::open(store.join("db"))?.sync_data() };
-    sync(store, Writers::None, sync_log)
+    {
+        let mut stores = stores();
+        let blobs = stores.entry(store.join("blobs")).or_default();
+        if blobs.syncs != before && blobs.failed.is_none() {
+            // sled has synced what it wrote, every blob before the part of the log that points to it.
+            blobs.settle();
+            return Ok(());
+        }
+    }
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| tracing::error!("sled does not sync with mt's own call: a power failure may damage the store"));
+    sync(store, Writers::None, || sync_file(&File::open(store.join("db"))?))
 }
 
 /// How often this store was synced since [`begin`].
@@ -114,33 +148,63 @@ pub(super) fn syncs(store: &Path) -> u64 {
 }
 
 /// Blobs before the log that points to them.
-fn sync(store: &Path, writers: Writers, sync_log: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+fn sync(store: &Path, writers: Writers, sync_log: impl FnOnce() -> Result<(), Unsynced>) -> io::Result<()> {
     let directory = store.join("blobs");
     let mut stores = stores();
     let blobs = stores.entry(directory.clone()).or_default();
     if blobs.unused {
         return Ok(());
     }
-    let synced = match blobs.sync(&directory, writers) {
-        // A store that is being made has none yet.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
-    };
-    match synced.and_then(|()| sync_log()) {
-        Ok(()) => blobs.syncs += 1,
-        Err(error) => {
-            // Not where there was no descriptor for it, say.
-            if let Some(libc::EIO | libc::ENOSPC | libc::EDQUOT) = error.raw_os_error() {
-                blobs.failed = Some(Failed { kind: error.kind(), text: error.to_string() });
-            }
-            return Err(error);
+    if let Some(failed) = &blobs.failed {
+        return Err(failed.told());
+    }
+    match blobs.sync(&directory, writers).and_then(|()| sync_log()) {
+        Ok(()) => {
+            blobs.syncs += 1;
+            Ok(())
+        }
+        Err(Unsynced::NotTried(error)) => Err(error),
+        Err(Unsynced::Lost(error)) => {
+            blobs.failed = Some(Failed { kind: error.kind(), text: error.to_string() });
+            forget(store);
+            Err(error)
         }
     }
-    Ok(())
+}
+
+fn sync_file(file: &File) -> Result<(), Unsynced> {
+    file.sync_data().map_err(Unsynced::Lost)
+}
+
+/// Names of files, and what they lead to.
+fn sync_names(directory: &Path) -> Result<(), Unsynced> {
+    File::open(directory)?.sync_all().map_err(Unsynced::Lost)
+}
+
+/// Sees to it that the next process reads what is on the disk. The system may keep what it could not write, as if it had.
+fn forget(store: &Path) {
+    let blobs = fs::read_dir(store.join("blobs")).into_iter().flatten().flatten().map(|blob| blob.path());
+    for path in blobs.chain([store.join("db")]) {
+        if let Ok(file) = File::open(path) {
+            // What is not forgotten is as it would be without this.
+            let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+        }
+    }
 }
 
 fn stores() -> MutexGuard<'static, BTreeMap<PathBuf, Blobs>> {
     STORES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the C library would give.
+fn told(done: io::Result<()>) -> c_int {
+    match done {
+        Ok(()) => 0,
+        Err(error) => {
+            Errno::set_raw(error.raw_os_error().unwrap_or(libc::EIO));
+            -1
+        }
+    }
 }
 
 /// For sled: everything that was written before is durable when it returns 0. Offset, length and flags are those of a part
@@ -149,20 +213,36 @@ fn stores() -> MutexGuard<'static, BTreeMap<PathBuf, Blobs>> {
 /// This is the C library's name and signature.
 #[unsafe(no_mangle)]
 extern "C" fn sync_file_range(file: c_int, _offset: i64, _length: i64, _flags: c_uint) -> c_int {
-    // SAFETY: the caller has the file open while it waits for us.
-    let log = unsafe { BorrowedFd::borrow_raw(file) };
-    let sync_log = || fdatasync(log).map_err(io::Error::from);
-    let done = fs::read_link(format!("/proc/self/fd/{file}")).and_then(|path| match path.parent() {
-        Some(store) => sync(store, Writers::Others, sync_log),
-        None => sync_log(),
-    });
-    match done {
-        Ok(()) => 0,
-        Err(error) => {
-            Errno::set_raw(error.raw_os_error().unwrap_or(libc::EIO));
-            -1
-        }
+    pass(CrashPoint::StoreSyncBefore);
+    // SAFETY: the caller has the file open while it waits for us, and closes it itself.
+    let log = ManuallyDrop::new(unsafe { File::from_raw_fd(file) });
+    told(fs::read_link(format!("/proc/self/fd/{file}")).and_then(|path| match path.parent() {
+        Some(store) => sync(store, Writers::Others, || sync_file(&log)),
+        None => log.sync_data(),
+    }))
+}
+
+/// For sled, which relies on its snapshot once it is renamed, and writes anew what the one before still needs: the name of
+/// a snapshot is durable when it returns 0. Everybody else's renames are what they were.
+///
+/// This is the C library's name and signature.
+///
+/// # Safety
+/// As the C library's: both are strings that end with a zero.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn rename(old: *const c_char, new: *const c_char) -> c_int {
+    // SAFETY: as the caller says.
+    let (done, new) = unsafe { (libc::renameat(libc::AT_FDCWD, old, libc::AT_FDCWD, new), CStr::from_ptr(new)) };
+    if done == 0 { told(renamed(Path::new(OsStr::from_bytes(new.to_bytes())))) } else { done }
+}
+
+fn renamed(new: &Path) -> io::Result<()> {
+    let is_snapshot = new.file_name().is_some_and(|name| name.as_bytes().starts_with(SNAPSHOT.as_bytes()));
+    let Some(store) = new.parent().filter(|_| is_snapshot).map(resolved) else { return Ok(()) };
+    if !stores().contains_key(&store.join("blobs")) {
+        return Ok(());
     }
+    sync(&store, Writers::Others, || sync_names(&store))
 }
 
 /// May a blob be half written?
@@ -176,53 +256,45 @@ enum Writers {
 
 impl Blobs {
     /// Syncs what is new. What is whole is known from then on: a blob is written once.
-    fn sync(&mut self, directory: &Path, writers: Writers) -> io::Result<()> {
-        let changed = fs::metadata(directory)?.modified()?;
-        if let Some((then, looked)) = self.seen
-            && then == changed
-            && looked.duration_since(changed).is_ok_and(|age| age > CLOCK_TICK)
-        {
-            return Ok(());
-        }
-        let looked = SystemTime::now();
-        let (mut present, mut news, mut all_whole) = (HashSet::new(), false, true);
-        for entry in fs::read_dir(directory)? {
+    fn sync(&mut self, directory: &Path, writers: Writers) -> Result<(), Unsynced> {
+        let entries = match fs::read_dir(directory) {
+            Ok(entries) => entries,
+            // A store that is being made has none yet.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let mut news = false;
+        for entry in entries {
             let entry = entry?;
-            let name = entry.file_name();
-            if !self.known.contains(&name) && !self.is_older(&entry) {
-                let mut file = match File::open(entry.path()) {
-                    Ok(file) => file,
-                    // sled removes blobs that were replaced.
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                    Err(e) => return Err(e),
-                };
-                // Before it is synced: what is whole then is whole on the disk.
-                let whole = writers == Writers::None || is_whole(&mut file)?;
-                file.sync_data()?;
-                news = true;
-                if !whole {
-                    all_whole = false;
-                    continue;
-                }
+            let Some(id) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            if id < self.older || self.known.contains(&id) {
+                continue;
             }
-            present.insert(name);
+            let mut file = match File::open(entry.path()) {
+                Ok(file) => file,
+                // sled removes blobs that were replaced.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e.into()),
+            };
+            // Before it is synced: what is whole then is whole on the disk.
+            if writers == Writers::None || is_whole(&mut file)? {
+                self.known.insert(id);
+            }
+            sync_file(&file)?;
+            news = true;
         }
         if news {
-            sync_directory(directory)?;
+            sync_names(directory)?;
         }
-        self.known = present;
-        // All that were older are known now. What comes later can look older: a clock may be set back.
-        self.known_before = None;
-        self.seen = all_whole.then_some((changed, looked));
+        if writers == Writers::None {
+            self.settle();
+        }
         Ok(())
     }
 
-    fn is_older(&self, blob: &fs::DirEntry) -> bool {
-        let written = blob.metadata().and_then(|blob| blob.modified());
-        match (self.known_before, written) {
-            (Some(known), Ok(written)) => known.duration_since(written).is_ok_and(|age| age > CLOCK_TICK),
-            (None, _) | (_, Err(_)) => false,
-        }
+    /// Nobody writes: what is yet to come is newer than what is known.
+    fn settle(&mut self) {
+        self.older = self.known.drain().map(|id| id + 1).fold(self.older, u64::max);
     }
 }
 
@@ -249,10 +321,63 @@ mod tests {
         assert!(syncs(&store) > before, "the linker has taken the C library's");
         db.insert("large", vec![7; 200 << 10]).unwrap();
         db.flush().unwrap();
-        let blobs = fs::read_dir(store.join("blobs")).unwrap().map(|entry| entry.unwrap().file_name());
-        let blobs: HashSet<_> = blobs.collect();
-        assert!(!blobs.is_empty());
-        assert_eq!(stores()[&store.join("blobs")].known, blobs);
+        assert!(!ids(&store).is_empty());
+        assert_eq!(stores()[&store.join("blobs")].known, ids(&store));
+    }
+
+    fn open(store: &Path) -> sled::Db {
+        loop {
+            match sled::Config::new().path(store).flush_every_ms(None).open() {
+                Ok(db) => return db,
+                // Threads of the one before may have it for a moment.
+                Err(error) if error.to_string().contains("could not acquire lock") => std::thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn ids(store: &Path) -> HashSet<u64> {
+        let names = fs::read_dir(store.join("blobs")).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.to_str().unwrap().parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_name_of_a_snapshot_is_durable_before_sled_relies_on_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("store");
+        open(&store).insert("small", "value").unwrap();
+        begin(&store).unwrap();
+        let before = (newest_snapshot(&store).unwrap(), syncs(&store));
+        drop(open(&store));
+        let after = (newest_snapshot(&store).unwrap(), syncs(&store));
+        assert!(before.0 < after.0, "sled has made no snapshot: {before:?} {after:?}");
+        assert!(before.1 < after.1, "the linker has taken the C library's rename");
+    }
+
+    /// What every sync here relies on: nothing that is written later is taken for older.
+    #[test]
+    fn a_blob_is_always_newer_than_those_before_it_and_than_the_snapshot() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("store");
+        let mut newest = 0;
+        for round in 0..20_u8 {
+            let db = open(&store);
+            let snapshot = newest_snapshot(&store).unwrap().unwrap_or(0);
+            let there = ids(&store);
+            assert!(there.iter().all(|id| *id < snapshot), "round {round}: {there:?}, {snapshot}");
+            newest = there.into_iter().fold(newest, u64::max);
+            for n in 0..4_u8 {
+                db.insert([n % 2, round % 3], vec![n; (90 << 10) * usize::from(n)]).unwrap();
+                db.flush().unwrap();
+                let new: Vec<u64> = ids(&store).into_iter().filter(|id| *id > newest).collect();
+                assert!(n < 2 || !new.is_empty(), "round {round}: no new blob is newer than {newest}");
+                assert!(new.iter().all(|id| *id >= snapshot));
+                newest = new.into_iter().fold(newest, u64::max);
+            }
+            if round % 5 == 4 {
+                db.remove([1, round % 3]).unwrap();
+            }
+        }
     }
 
     #[test]
@@ -271,16 +396,33 @@ mod tests {
     }
 
     #[test]
-    fn a_store_of_which_something_could_not_be_synced_is_not_opened_again() {
+    fn a_store_of_which_something_could_not_be_synced_is_not_written_nor_opened_again() {
+        // Whatever the error: a call that syncs has failed, and the next would not.
+        for errno in [libc::EIO, libc::ENOSPC, libc::ETIMEDOUT] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = directory.path().join("store");
+            let db = sled::Config::new().path(&store).flush_every_ms(None).open().unwrap();
+            begin(&store).unwrap();
+            let lost = || Err(Unsynced::Lost(io::Error::from_raw_os_error(errno)));
+            sync(&resolved(&store), Writers::None, lost).unwrap_err();
+            db.insert("small", "value").unwrap();
+            db.flush().unwrap_err();
+            for _ in 0..2 {
+                let told = begin(&store).unwrap_err().to_string();
+                assert!(told.contains("is lost"), "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_store_of_which_nothing_was_tried_to_sync_can_be_opened_again() {
         let directory = tempfile::tempdir().unwrap();
         let store = directory.path().join("store");
         drop(sled::Config::new().path(&store).flush_every_ms(None).open().unwrap());
         begin(&store).unwrap();
-        sync(&resolved(&store), Writers::None, || Err(io::Error::from_raw_os_error(libc::EIO))).unwrap_err();
-        for _ in 0..2 {
-            let told = begin(&store).unwrap_err().to_string();
-            assert!(told.contains("lost (Input/output error"), "{told}");
-        }
+        let not_tried = || Err(Unsynced::NotTried(io::Error::from_raw_os_error(libc::EMFILE)));
+        sync(&resolved(&store), Writers::None, not_tried).unwrap_err();
+        begin(&store).unwrap();
     }
 
     #[test]
@@ -292,24 +434,23 @@ mod tests {
         let mut blobs = Blobs::default();
         for length in [0, 3, 500, whole.len()] {
             fs::write(&path, &whole[..length]).unwrap();
-            blobs.sync(directory.path(), Writers::Others).unwrap();
-            assert_eq!(blobs.known.contains("7".as_ref() as &std::ffi::OsStr), length == whole.len(), "{length}");
+            assert!(blobs.sync(directory.path(), Writers::Others).is_ok());
+            assert_eq!(blobs.known.contains(&7), length == whole.len(), "{length}");
         }
         // A damaged one of a store that nobody writes is as whole as it will be.
         fs::write(directory.path().join("8"), "odd").unwrap();
-        blobs.sync(directory.path(), Writers::None).unwrap();
-        assert_eq!(blobs.known.len(), 2);
+        assert!(blobs.sync(directory.path(), Writers::None).is_ok());
+        assert_eq!((blobs.older, blobs.known.len()), (9, 0));
     }
 
     #[test]
-    fn a_blob_from_before_the_sidecar_is_not_synced_again_and_one_from_after_it_is() {
+    fn a_blob_from_before_the_snapshot_is_not_synced_again_and_one_from_after_it_is() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("7"), "half").unwrap();
-        let hour = Duration::from_secs(3600);
-        for (sidecar, known) in [(SystemTime::now() + hour, 1), (SystemTime::now() - hour, 0)] {
-            let mut blobs = Blobs { known_before: Some(sidecar), ..Blobs::default() };
-            blobs.sync(directory.path(), Writers::Others).unwrap();
-            assert_eq!((blobs.known.len(), blobs.known_before), (known, None));
+        for id in [7, 8, 9] {
+            fs::write(directory.path().join(id.to_string()), 0_u32.to_le_bytes()).unwrap();
         }
+        let mut blobs = Blobs { older: 8, ..Blobs::default() };
+        assert!(blobs.sync(directory.path(), Writers::Others).is_ok());
+        assert_eq!(blobs.known, HashSet::from([8, 9]));
     }
 }

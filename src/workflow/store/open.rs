@@ -219,14 +219,7 @@ fn is_suspicious(path: &Path, sidecar: Option<&Sidecar>) -> Result<bool, StoreEr
         Ok(meta) if meta.len() < sidecar.log_bytes => return Ok(true),
         Ok(_) => {}
     }
-    let mut newest = None;
-    for entry in fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))? {
-        let name = entry.map_err(|e| StoreError::io("read", path, e))?.file_name();
-        // Its name says how far it goes.
-        let snapshot = name.to_str().and_then(|name| name.strip_prefix("snap."));
-        newest = newest.max(snapshot.and_then(|hex| u64::from_str_radix(hex, 16).ok()));
-    }
-    match newest {
+    match durable::newest_snapshot(path).map_err(|e| StoreError::io("read", path, e))? {
         None => Ok(true),
         Some(snapshot) => {
             is_read_to_its_end(path, snapshot).map(|well| !well).map_err(|e| StoreError::io("read", &log, e))
@@ -307,10 +300,7 @@ pub(super) fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree
             Ok(Ok((db, trees)))
         });
         match attempt {
-            Ok(Ok(Ok(opened))) => {
-                durable::opened(path).map_err(|e| StoreError::io("sync", path, e))?;
-                return Ok(opened);
-            }
+            Ok(Ok(Ok(opened))) => return Ok(opened),
             Ok(Ok(Err(what))) => return Err(StoreError::damaged(path, what)),
             // sled gives no kind for this error: the text is all there is.
             Ok(Err(sled::Error::Io(e))) if e.to_string().contains("could not acquire lock") => {
