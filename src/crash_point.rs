@@ -28,6 +28,8 @@ pub enum CrashPoint {
     StoreCommitAfter,
     /// The store that is replaced is put aside, and nothing is in its place.
     StoreAsideAfter,
+    /// A store that looks damaged is copied, to be tried.
+    StoreCopied,
     /// The store is copied, and not yet exchanged with its copy.
     StoreExchangeBefore,
     /// The store is exchanged with its copy, and its sidecar is that of before.
@@ -66,13 +68,14 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::StoreMadeBefore,
         Self::StoreMadeAfter,
         Self::StoreCommitBefore,
         Self::StoreSyncBefore,
         Self::StoreCommitAfter,
         Self::StoreAsideAfter,
+        Self::StoreCopied,
         Self::StoreExchangeBefore,
         Self::StoreExchangeAfter,
         Self::SidecarRenameBefore,
@@ -101,6 +104,7 @@ impl CrashPoint {
             Self::StoreSyncBefore => "store-sync-before",
             Self::StoreCommitAfter => "store-commit-after",
             Self::StoreAsideAfter => "store-aside-after",
+            Self::StoreCopied => "store-copied",
             Self::StoreExchangeBefore => "store-exchange-before",
             Self::StoreExchangeAfter => "store-exchange-after",
             Self::SidecarRenameBefore => "sidecar-rename-before",
@@ -131,9 +135,9 @@ impl CrashPoint {
         matches!(self, Self::StoreMadeBefore | Self::StoreMadeAfter)
     }
 
-    /// Is it passed only where a store is replaced or compacted?
+    /// Is it passed only where a store is replaced or compacted, or looks damaged?
     pub const fn is_of_upkeep(self) -> bool {
-        matches!(self, Self::StoreAsideAfter | Self::StoreExchangeBefore | Self::StoreExchangeAfter)
+        matches!(self, Self::StoreAsideAfter | Self::StoreCopied | Self::StoreExchangeBefore | Self::StoreExchangeAfter)
     }
 
     /// Is it the guardian that passes it?
@@ -146,6 +150,7 @@ impl CrashPoint {
             | Self::StoreSyncBefore
             | Self::StoreCommitAfter
             | Self::StoreAsideAfter
+            | Self::StoreCopied
             | Self::StoreExchangeBefore
             | Self::StoreExchangeAfter
             | Self::SidecarRenameBefore

@@ -182,6 +182,7 @@ impl Site {
             CrashPoint::StoreMadeBefore
             | CrashPoint::StoreMadeAfter
             | CrashPoint::StoreAsideAfter
+            | CrashPoint::StoreCopied
             | CrashPoint::StoreExchangeBefore
             | CrashPoint::StoreExchangeAfter
             | CrashPoint::SidecarRenameBefore

@@ -12,11 +12,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use managed_tokens::crash_point;
 use managed_tokens::workflow::id::RunId;
 use managed_tokens::workflow::store::{
     self, Access, From, ImportError, ImportOrder, Options, Retention, Shelf, StateDir, Store, StoreError,
@@ -29,6 +30,11 @@ const PART: &str = "MT_STORE_DISK_PART";
 /// Nothing here takes so long: it ends a child that hangs.
 const LIMIT: &str = "300";
 
+/// Said in any case: what a test that succeeds prints is kept from people.
+fn say(what: &str) {
+    writeln!(io::stderr(), "{what}").expect("stderr is there");
+}
+
 fn rounds(few: u64, many: u64) -> u64 {
     if std::env::var_os("MT_TORTURE").is_some() { many } else { few }
 }
@@ -37,7 +43,7 @@ fn rounds(few: u64, many: u64) -> u64 {
 fn in_own_namespace(script: &str, variables: &[(&str, &str)]) -> Option<Command> {
     let probe = Command::new("unshare").args(["-m", "true"]).stderr(Stdio::null()).status();
     if !nix::unistd::geteuid().is_root() || !probe.is_ok_and(|status| status.success()) {
-        eprintln!("SKIPPED: this test mounts file systems, which needs root and mount namespaces");
+        say("SKIPPED: tests/store_disk mounts file systems, which needs root and mount namespaces");
         return None;
     }
     let mut command = Command::new("unshare");
@@ -56,8 +62,15 @@ fn the_part_of_a_copy_of_this_program() {
     let directory = PathBuf::from(std::env::var_os("DIR").expect("where"));
     match std::env::var(PART).expect("which").as_str() {
         "full" => full(&directory),
+        "room" => room(&directory),
         "call" => call(&directory),
+        "probe" => match shut_down(&directory) {
+            Ok(()) => println!("it was cut off"),
+            Err(error) => println!("refused: {error}"),
+        },
         "power" => power(&directory),
+        "killed" => killed(&directory),
+        "opened" => opened(&directory),
         "look" => look(&directory),
         other => panic!("{other}"),
     }
@@ -85,7 +98,9 @@ const CALLS: &[Call] = &[
     ("write", |state, options| {
         let store = Store::open_with(state, Access::ReadWrite, options.clone())?;
         let done = (0..40).try_for_each(|n| {
-            store.write_blocking(move |tx| tx.put(Shelf::Metrics, &format!("k{n}"), &"y".repeat(30_000)))
+            store.write_blocking(move |tx| tx.put(Shelf::Metrics, &format!("k{n}"), &"y".repeat(30_000)))?;
+            println!("ack k{n} 30000");
+            Ok(())
         });
         // What can be read before can be read after.
         let read = store.read_blocking(|view| view.newest_runs(3)).and_then(|runs| runs);
@@ -95,6 +110,9 @@ const CALLS: &[Call] = &[
     ("write what needs a file of its own", |state, options| {
         let store = Store::open_with(state, Access::ReadWrite, options.clone())?;
         let done = store.write_blocking(|tx| tx.put(Shelf::Metrics, "big", &"z".repeat(900_000)));
+        if done.is_ok() {
+            println!("ack big 900000");
+        }
         store.close();
         done
     }),
@@ -148,7 +166,7 @@ fn full(directory: &Path) {
         store.close();
         state
     };
-    let (mut refused, mut done) = (0, 0);
+    let (mut refused, mut done, mut acknowledged) = (0, 0, 0);
     let options = Options { min_free: 0, ..Options::default() };
     for min_free in [store::MIN_FREE, 0] {
         for (name, _) in CALLS {
@@ -170,12 +188,57 @@ fn full(directory: &Path) {
                 fs::remove_file(directory.join("filler")).expect("it is ours");
                 let found = store::verify(&state, &options).unwrap_or_else(|error| panic!("{error}: {what}"));
                 assert!(found.is_whole() && found.whole_runs >= 20, "{found:?}: {what}");
+                for (key, size) in lines(&output.stdout, "ack") {
+                    let kept = past_write(&state, &options, &key);
+                    assert_eq!(kept.map(|text| text.len()), Some(size), "{key} was acknowledged: {what}");
+                    acknowledged += 1;
+                }
                 fs::remove_dir_all(state.path()).expect("it is ours");
             }
         }
     }
     println!("full: {refused} calls were refused, {done} done");
     assert!(refused > 30 && done > 20, "{refused} {done}: the table does not try what it should");
+    assert!(acknowledged > 10, "{acknowledged} writes");
+}
+
+fn past_write(state: &StateDir, options: &Options, key: &str) -> Option<String> {
+    let store = Store::open_with(state, Access::ReadOnly, options.clone()).expect("there is room");
+    let key = key.to_owned();
+    let found = store.read_blocking(move |view| view.get::<String>(Shelf::Metrics, &key)).expect("it is open");
+    store.close();
+    found.expect("it can be read")
+}
+
+/// A store that looks damaged is copied to be tried. What a killed process has left of that takes the room for it.
+fn room(directory: &Path) {
+    let state = StateDir::create(directory.join("state")).expect("a state directory");
+    let options = Options { min_free: 0, ..Options::default() };
+    let store = Store::open_with(&state, Access::ReadWrite, options.clone()).expect("there is room");
+    past::fill(&store, 0..20, 5, n_th);
+    store.close();
+    for entry in fs::read_dir(state.store()).expect("it is there").flatten() {
+        if entry.file_name().to_string_lossy().starts_with("snap.") {
+            fs::remove_file(entry.path()).expect("it is ours");
+        }
+    }
+    let left = state.path().join("store.copy");
+    fs::create_dir(&left).expect("it is not there");
+    leave(&left, 100);
+    Store::open_with(&state, Access::ReadOnly, options).expect("it is whole").close();
+    assert!(!left.exists(), "the copy was left");
+    println!("there was room");
+}
+
+#[test]
+fn a_copy_that_a_killed_process_has_left_does_not_withhold_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let script = format!("mount -t tmpfs -o size=12m tmpfs \"$DIR\"; {COPY}");
+    let dir = directory.path().to_str().unwrap();
+    let Some(mut command) = in_own_namespace(&script, &[("DIR", dir), (PART, "room")]) else { return };
+    let output = command.output().expect("unshare can be started");
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.contains("there was room"), "{}\n{out}\n{err}", output.status);
 }
 
 /// One of the calls.
@@ -217,18 +280,22 @@ fn with_a_full_disk_at_any_call_of_the_store_it_is_said_and_nothing_is_lost() {
     let output = command.output().expect("unshare can be started");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && out.contains("calls were refused"), "{}\n{out}\n{err}", output.status);
-    eprintln!("{}", out.lines().find(|line| line.contains("calls were refused")).unwrap_or_default());
+    say(out.lines().find(|line| line.contains("calls were refused")).unwrap_or_default());
 }
 
 // The power fails.
 
 /// `EXT4_IOC_SHUTDOWN` with `EXT4_GOING_FLAGS_NOLOGFLUSH`: what has not reached the disk never will.
-fn cut_off(mounted: &Path) {
-    let disk = File::open(mounted).expect("it is mounted");
+fn shut_down(mounted: &Path) -> io::Result<()> {
+    let disk = File::open(mounted)?;
     let how: u32 = 2;
     // SAFETY: the request reads one u32 at the address, which lives until the call returns.
     let done = unsafe { libc::ioctl(disk.as_raw_fd(), 0x8004_587d, &raw const how) };
-    assert_eq!(done, 0, "the file system cannot be cut off: {}", io::Error::last_os_error());
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn cut_off(mounted: &Path) {
+    shut_down(mounted).unwrap_or_else(|error| panic!("the file system cannot be cut off: {error}"));
 }
 
 /// Says each write when it is durable, until the disk is gone; ends without closing anything.
@@ -271,12 +338,41 @@ fn power(directory: &Path) {
             break;
         }
     }
+    let another = store.write_blocking(|tx| tx.put(Shelf::Metrics, "another", &1));
+    assert!(another.is_err(), "a write was acknowledged by a disk that is gone");
+    store.close();
+    Store::open(&state, Access::ReadWrite).expect_err("the disk is gone");
     // What was acknowledged before the disk was gone, and did not come to be said.
     while let Ok((key, size)) = acknowledged.try_recv() {
         writeln!(out, "ack {key} {size}").expect("the parent listens");
     }
     out.flush().expect("the parent listens");
     // Neither the store nor its threads are to end in good order: a machine without power does not.
+    // SAFETY: it ends the process and touches nothing of it.
+    unsafe { libc::_exit(0) }
+}
+
+/// Ends in the middle of the sync of a commit with a big page, by `MT_CRASH_AT`.
+fn killed(directory: &Path) {
+    let state = StateDir::create(directory.join("state")).expect("a state directory");
+    let store = Store::open(&state, Access::ReadWrite).expect("there is room");
+    let from: u64 = std::env::var("FROM").expect("a number").parse().expect("a number");
+    crash_point::arm();
+    for n in from.. {
+        let (key, size) = (format!("w0/{n}"), 150_000 + n as usize % 1000);
+        let text = key.clone();
+        store.write_blocking(move |tx| tx.put(Shelf::Metrics, &text, &"v".repeat(size))).expect("there is room");
+        println!("\nack {key} {size}");
+    }
+}
+
+/// Only looks, and so makes a snapshot of what the killed one has left.
+fn opened(directory: &Path) {
+    let state = StateDir::existing(directory.join("state")).expect("the state directory is there");
+    let store = Store::open(&state, Access::ReadOnly).expect("it opens");
+    cut_off(directory);
+    println!("opened");
+    drop(store);
     // SAFETY: it ends the process and touches nothing of it.
     unsafe { libc::_exit(0) }
 }
@@ -308,54 +404,100 @@ fn lines(output: &[u8], of: &str) -> BTreeMap<String, usize> {
     words.collect()
 }
 
+/// An ext4 in a file. `None`: not to be had here.
+struct Disk {
+    directory: tempfile::TempDir,
+    image: PathBuf,
+    mounted: PathBuf,
+}
+
+impl Disk {
+    fn of(bytes: u64) -> Option<Self> {
+        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let (image, mounted) = (directory.path().join("disk"), directory.path().join("mounted"));
+        OpenOptions::new().write(true).create_new(true).open(&image).unwrap().set_len(bytes).unwrap();
+        fs::create_dir(&mounted).unwrap();
+        let disk = Self { directory, image, mounted };
+        let script = format!("mkfs.ext4 -q \"$IMAGE\" && mount -o loop \"$IMAGE\" \"$DIR\" && {COPY}");
+        let probe = disk.in_namespace(&script, &[(PART, "probe")])?;
+        if !String::from_utf8_lossy(&probe.stdout).contains("it was cut off") {
+            let (out, err) = (String::from_utf8_lossy(&probe.stdout), String::from_utf8_lossy(&probe.stderr));
+            say(&format!("SKIPPED: no ext4 in a file can be mounted and cut off: {out} {err}"));
+            return None;
+        }
+        Some(disk)
+    }
+
+    fn in_namespace(&self, script: &str, variables: &[(&str, &str)]) -> Option<Output> {
+        let (image, dir) = (self.image.to_str().unwrap(), self.mounted.to_str().unwrap());
+        let mut command = in_own_namespace(script, &[("IMAGE", image), ("DIR", dir)])?;
+        assert!(self.directory.path().exists());
+        Some(command.envs(variables.iter().copied()).output().expect("unshare can be started"))
+    }
+
+    /// Mounts it for a part of a copy of this program.
+    fn part(&self, variables: &[(&str, &str)]) -> Output {
+        let script = format!("mount -o loop \"$IMAGE\" \"$DIR\"; {COPY}; umount -l \"$DIR\"");
+        self.in_namespace(&script, variables).expect("it was to be had")
+    }
+
+    /// Every write that is known to be acknowledged is there, and the store is whole.
+    fn has(&self, known: &BTreeMap<String, usize>, what: &str) {
+        let output = self.part(&[(PART, "look")]);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains("looked"), "{what}: {}\n{out}\n{err}", output.status);
+        let found = lines(&output.stdout, "found");
+        let lost: Vec<&String> =
+            known.iter().filter(|(key, size)| found.get(*key) != Some(size)).map(|(key, _)| key).collect();
+        assert!(lost.is_empty(), "{what}: acknowledged and lost: {lost:?}");
+    }
+}
+
 #[test]
 fn what_was_acknowledged_before_the_power_failed_is_there_afterwards() {
-    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let image = directory.path().join("disk");
     let rounds = rounds(4, 100);
     // It takes as much of the disk below as is written. Looking at the store may want room for a copy of it.
-    let size = (192 + 8 * rounds) << 20;
-    OpenOptions::new().write(true).create_new(true).open(&image).unwrap().set_len(size).unwrap();
-    let mounted = directory.path().join("mounted");
-    fs::create_dir(&mounted).unwrap();
-    let (image, dir) = (image.to_str().unwrap(), mounted.to_str().unwrap());
-    let Some(mut probe) = in_own_namespace(
-        "mkfs.ext4 -q \"$IMAGE\" && mount -o loop \"$IMAGE\" \"$DIR\"",
-        &[("IMAGE", image), ("DIR", dir)],
-    ) else {
-        return;
-    };
-    let probe = probe.output().expect("unshare can be started");
-    if !probe.status.success() {
-        eprintln!("SKIPPED: no ext4 in a file can be mounted: {}", String::from_utf8_lossy(&probe.stderr).trim());
-        return;
-    }
+    let Some(disk) = Disk::of((192 + 8 * rounds) << 20) else { return };
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for round in 0..rounds {
         let compacting = round % 3 == 2;
         // Writers wait for each compaction, which takes many seconds when the store has grown.
         let after = if compacting { 12 + round % 12 } else { 17 + round * 61 % 400 };
         let (after, from) = (after.to_string(), (round * 100_000).to_string());
-        let mut variables = vec![("IMAGE", image), ("DIR", dir), (PART, "power"), ("AFTER", &after), ("FROM", &from)];
+        let mut variables = vec![(PART, "power"), ("AFTER", &after), ("FROM", &from)];
         if compacting {
             variables.push(("COMPACT", "1"));
         }
-        let script = format!("mount -o loop \"$IMAGE\" \"$DIR\"; {COPY}; umount -l \"$DIR\"");
-        let output = in_own_namespace(&script, &variables).expect("it was to be had").output().expect("it starts");
+        let output = disk.part(&variables);
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "round {round}: {}\n{out}\n{err}", output.status);
         let acknowledged = lines(&output.stdout, "ack");
         assert!(acknowledged.len() > 10, "round {round}: {out}\n{err}");
         known.extend(acknowledged);
-
-        let look = [("IMAGE", image), ("DIR", dir), (PART, "look")];
-        let output = in_own_namespace(&script, &look).expect("it was to be had").output().expect("it starts");
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success() && out.contains("looked"), "round {round}: {}\n{out}\n{err}", output.status);
-        let found = lines(&output.stdout, "found");
-        let lost: Vec<&String> =
-            known.iter().filter(|(key, size)| found.get(*key) != Some(size)).map(|(key, _)| key).collect();
-        assert!(lost.is_empty(), "round {round}: acknowledged and lost: {lost:?}");
+        disk.has(&known, &format!("round {round}"));
     }
-    eprintln!("{} acknowledged writes in {rounds} rounds, none lost", known.len());
+    say(&format!("{} acknowledged writes in {rounds} rounds of power failures, none lost", known.len()));
+}
+
+/// What it has written and not synced is there for whoever opens the store next, who relies on it.
+#[test]
+fn what_a_killed_process_has_left_is_durable_for_whoever_opens_the_store_next() {
+    let rounds = rounds(4, 50);
+    let Some(disk) = Disk::of((192 + 8 * rounds) << 20) else { return };
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    for round in 0..rounds {
+        let (from, at) = ((round * 100_000).to_string(), format!("store-sync-before:{}", 7 + 3 * round));
+        // Killed, and the power fails when the next has opened the store: the disk stays mounted in between.
+        let script = format!(
+            "mount -o loop \"$IMAGE\" \"$DIR\"; MT_CRASH_AT=\"$AT\" {COPY} || [ $? = 137 ]; {PART}=opened {COPY}; umount -l \"$DIR\""
+        );
+        let output = disk.in_namespace(&script, &[(PART, "killed"), ("FROM", &from), ("AT", &at)]).unwrap();
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success() && out.contains("opened"), "round {round}: {}\n{out}\n{err}", output.status);
+        let acknowledged = lines(&output.stdout, "ack");
+        assert!(acknowledged.len() > 2, "round {round}: {out}\n{err}");
+        known.extend(acknowledged);
+        disk.has(&known, &format!("round {round}"));
+    }
+    say(&format!("{} acknowledged writes in {rounds} rounds of a kill and a power failure, none lost", known.len()));
 }

@@ -32,6 +32,8 @@ enum Deed {
     Import,
     Replace,
     Compact,
+    /// Of a store that looks damaged.
+    Open,
 }
 
 /// What is done to a store, in which condition it is before, and how it comes to be so.
@@ -44,6 +46,13 @@ const CASES: &[Case] = &[
     (Deed::Import, "no store", |state| fs::remove_dir_all(state.store()).unwrap()),
     (Deed::Replace, "a whole store", |_| {}),
     (Deed::Compact, "a whole store", |_| {}),
+    (Deed::Open, "no snapshot", |state| {
+        for entry in fs::read_dir(state.store()).unwrap().flatten() {
+            if entry.file_name().to_string_lossy().starts_with("snap.") {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }),
 ];
 
 fn order(directory: &Path, replace: bool) -> ImportOrder {
@@ -59,6 +68,7 @@ fn the_part_of_a_copy_of_this_program() {
     crash_point::arm();
     match std::env::var("DEED").expect("what").as_str() {
         "Compact" => drop(store::compact(&state, &Options::default()).unwrap().expect("there is a store")),
+        "Open" => writer(&state).close(),
         deed => drop(store::import(&state, &order(&directory, deed == "Replace"), &Options::default()).unwrap()),
     }
 }
@@ -119,7 +129,11 @@ fn a_kill_at_any_rename_of_an_import_or_a_compaction_never_leaves_a_store_that_i
         for name in fs::read_to_string(&log).unwrap().lines() {
             *passed.entry(CrashPoint::of_name(name).unwrap()).or_default() += 1;
         }
-        let renames = if *deed == Deed::Compact { CrashPoint::StoreExchangeAfter } else { CrashPoint::StoreAsideAfter };
+        let renames = match deed {
+            Deed::Import | Deed::Replace => CrashPoint::StoreAsideAfter,
+            Deed::Compact => CrashPoint::StoreExchangeAfter,
+            Deed::Open => CrashPoint::StoreCopied,
+        };
         assert!(passed.contains_key(&renames), "{passed:?}");
 
         for (point, nth) in passed.iter().flat_map(|(point, times)| (1..=*times).map(|nth| (*point, nth))) {
@@ -130,13 +144,16 @@ fn a_kill_at_any_rename_of_an_import_or_a_compaction_never_leaves_a_store_that_i
             kills += 1;
             let found_then = found(&state);
             match (deed, &found_then) {
-                (Deed::Compact, Ok(runs)) => assert_eq!(*runs, all, "{what}"),
+                (Deed::Compact | Deed::Open, Ok(runs)) => assert_eq!(*runs, all, "{what}"),
                 (Deed::Import, Ok(runs)) => assert_eq!(*runs, exported, "{what}"),
                 (Deed::Replace, Ok(runs)) => assert!(*runs == all || *runs == exported, "{what}: {runs:?}"),
                 (Deed::Import | Deed::Replace, Err(StoreError::Damaged { .. })) => {}
                 (_, Err(other)) => panic!("{what}: {other}"),
             }
-            if *deed == Deed::Compact {
+            for left in ["store.copy", "store.new"] {
+                assert!(found_then.is_err() || !state.path().join(left).exists(), "{what}: {left} stays");
+            }
+            if matches!(deed, Deed::Compact | Deed::Open) {
                 assert!(store::verify(&state, &Options::default()).unwrap().is_whole(), "{what}");
                 continue;
             }

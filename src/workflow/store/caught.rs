@@ -2,6 +2,8 @@
 
 use std::any::Any;
 use std::cell::Cell;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::sync::Once;
 
@@ -34,6 +36,41 @@ pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     done.map_err(|why| message(&*why))
 }
 
+/// Something of sled's, which may panic when it is dropped: sled writes what it has left then.
+#[derive(Debug)]
+pub(super) struct Held<T>(ManuallyDrop<T>);
+
+impl<T> Held<T> {
+    pub(super) fn new(held: T) -> Self {
+        Self(ManuallyDrop::new(held))
+    }
+
+    /// Drops it. `Err`: sled panicked, and why.
+    pub(super) fn close(self) -> Result<(), String> {
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped, so nobody takes it again.
+        let held = unsafe { ManuallyDrop::take(&mut this.0) };
+        caught(|| drop(held))
+    }
+}
+
+impl<T> Deref for Held<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Drop for Held<T> {
+    fn drop(&mut self) {
+        // SAFETY: it is used no more.
+        let held = unsafe { ManuallyDrop::take(&mut self.0) };
+        // Whoever wants to know closes it.
+        let _ = caught(|| drop(held));
+    }
+}
+
 fn of_hook(info: &PanicHookInfo<'_>) -> String {
     message(info.payload())
 }
@@ -59,5 +96,18 @@ mod tests {
         );
         assert_eq!(caught(|| caught(|| -> u8 { panic!("inside") })), Ok(Err("inside".to_owned())));
         assert_eq!(DEPTH.get(), 0);
+    }
+
+    #[test]
+    fn what_panics_when_it_is_dropped_ends_nobody_and_is_told_to_whoever_closes_it() {
+        struct Bad;
+        impl Drop for Bad {
+            fn drop(&mut self) {
+                panic!("no room");
+            }
+        }
+        drop(Held::new(Bad));
+        assert_eq!(Held::new(Bad).close(), Err("no room".to_owned()));
+        assert_eq!(Held::new(()).close(), Ok(()));
     }
 }

@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
-use super::caught::caught;
 use super::error::StoreError;
 use super::fresh::{Fresh, sidecar_of};
 use super::handle::{Access, Options};
@@ -81,8 +80,7 @@ pub fn compact(state: &StateDir, options: &Options) -> Result<Option<Compacted>,
     }
     let (store_id, sequence) = opened.identity();
     let new = fresh.finish(store_id, sequence)?;
-    // A panic now comes too late to matter: everything was copied.
-    let _ = caught(|| drop(opened));
+    drop(opened);
     // At once: there is no moment without a store, and the sidecar fits both.
     pass(CrashPoint::StoreExchangeBefore);
     renameat2(AT_FDCWD, &new, AT_FDCWD, &path, RenameFlags::RENAME_EXCHANGE)

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use ulid::Ulid;
 
-use super::caught::caught;
+use super::caught::{Held, caught};
 use super::error::StoreError;
 use super::keys::{self, TREES, Tree};
-use super::open::{check_free_space, open_sled};
+use super::open::{Purpose, Sled, check_free_space, log_bytes, open_sled, size_of};
 use super::record;
 use super::sidecar::{FORMAT, Sidecar, sync_directory};
 use super::state_dir::{StateDir, make_directory};
@@ -21,8 +21,7 @@ const BATCH: usize = 4 << 20;
 
 /// A store that is being filled. Dropped without [`Fresh::finish`] it stays where it is made, and the next one removes it.
 pub(super) struct Fresh {
-    trees: [sled::Tree; TREES],
-    db: sled::Db,
+    sled: Held<Sled>,
     path: PathBuf,
     batches: [sled::Batch; TREES],
     waiting: usize,
@@ -38,8 +37,8 @@ impl Fresh {
         }
         check_free_space(&path, state.path(), min_free)?;
         make_directory(&path, false)?;
-        let (db, trees) = open_sled(&path, true)?;
-        Ok(Self { trees, db, path, batches: Default::default(), waiting: 0, min_free })
+        let sled = open_sled(&path, Purpose::Fill)?;
+        Ok(Self { sled, path, batches: Default::default(), waiting: 0, min_free })
     }
 
     /// Puts a record as it lies in a store. A later one of the same key wins.
@@ -61,7 +60,7 @@ impl Fresh {
     /// Hands over what waits; [`Fresh::view`] sees it then.
     pub(super) fn write(&mut self) -> Result<(), StoreError> {
         check_free_space(&self.path, &self.path, self.min_free.saturating_add(4 * self.waiting as u64))?;
-        for (tree, batch) in self.trees.iter().zip(&mut self.batches) {
+        for (tree, batch) in self.sled.trees.iter().zip(&mut self.batches) {
             guarded(&self.path, || tree.apply_batch(std::mem::take(batch)))?;
         }
         self.waiting = 0;
@@ -70,7 +69,7 @@ impl Fresh {
 
     /// What was written so far.
     pub(super) fn view(&self) -> View<'_> {
-        View::new(Some(Base { trees: &self.trees, path: &self.path }), None, &self.path)
+        View::new(Some(Base { trees: &self.sled.trees, path: &self.path }), None, &self.path)
     }
 
     /// Makes it whole and durable, and says where it is.
@@ -78,23 +77,22 @@ impl Fresh {
         self.put(Tree::Meta, keys::STORE_ID.as_bytes(), &record::encode(Tree::Meta, keys::STORE_ID, &store_id)?)?;
         self.put(Tree::Meta, keys::SEQUENCE.as_bytes(), &record::encode(Tree::Meta, keys::SEQUENCE, &sequence)?)?;
         self.write()?;
-        let Self { trees, db, path, .. } = self;
-        guarded(&path, || {
-            db.flush()?;
-            // In this order: sled writes what it has left with the last of them.
-            drop(trees);
-            drop(db);
-            Ok(())
-        })?;
-        sync_tree(&path).map_err(|e| StoreError::io("sync", &path, e))?;
+        let Self { sled, path, .. } = self;
+        guarded(&path, || sled.db.flush().map(|_| ()))?;
+        let sync = || sync_tree(&path).map_err(|e| StoreError::io("sync", &path, e));
+        // Before sled ends: it panics where it cannot sync.
+        sync()?;
+        // sled writes what it has left.
+        sled.close().map_err(|why| StoreError::io("write", &path, io::Error::other(why)))?;
+        sync()?;
         Ok(path)
     }
 }
 
+/// What is being made is never damaged: it could not be written.
 fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, sled::Error>) -> Result<T, StoreError> {
-    caught(work)
-        .map_err(|why| StoreError::damaged(path, format!("sled gave up writing it: {why}")))?
-        .map_err(|e| StoreError::sled("write", path, e))
+    let done = caught(work).map_err(io::Error::other).and_then(|done| done.map_err(io::Error::from));
+    done.map_err(|e| StoreError::io("write", path, e))
 }
 
 /// Makes an empty store. A kill leaves a whole store or none.
@@ -118,9 +116,8 @@ pub(super) fn put_in_place(state: &StateDir, new: &Path, store_id: Ulid, sequenc
 
 /// The sidecar of a store that has just been made, here.
 pub(super) fn sidecar_of(store: &Path, store_id: Ulid, sequence: u64) -> Result<Sidecar, StoreError> {
-    let log = store.join("db");
-    let log_bytes = fs::metadata(&log).map_err(|e| StoreError::io("look at", &log, e))?.len();
-    Ok(Sidecar { format: FORMAT, store_id, checkpoint: sequence, log_bytes, fresh_bytes: log_bytes })
+    let fresh_bytes = size_of(store).map_err(|e| StoreError::io("look at", store, e))?;
+    Ok(Sidecar { format: FORMAT, store_id, checkpoint: sequence, log_bytes: log_bytes(store)?, fresh_bytes })
 }
 
 /// Syncs every file and directory in a directory.

@@ -14,7 +14,7 @@ use sled::Transactional;
 use sled::transaction::{ConflictableTransactionError, TransactionError, TransactionalTree};
 use ulid::Ulid;
 
-use super::caught::caught;
+use super::caught::{Held, caught};
 use super::durable;
 use super::error::{HolderState, StoreError};
 use super::fresh;
@@ -23,7 +23,7 @@ use super::keys::{self, TREES, Tree};
 use super::overlay::Overlay;
 use super::record;
 use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer, sync_directory};
-use super::sled_log::is_read_to_its_end;
+use super::sled_log::{Log, is_read_to_its_end};
 use super::state_dir::{StateDir, make_directory};
 use super::view::{Base, View};
 use crate::crash_point::{CrashPoint, pass};
@@ -37,11 +37,27 @@ const CACHE: u64 = 16 << 20;
 /// How long threads of a sled just closed, here or in the process before us, may keep its own lock.
 const SLED_LETS_GO: Duration = Duration::from_secs(5);
 
+/// sled, open.
+pub(super) struct Sled {
+    // Dropped in this order: every tree before the database.
+    pub(super) trees: [sled::Tree; TREES],
+    pub(super) db: sled::Db,
+}
+
+/// What becomes of a store that is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It is used.
+    Use,
+    /// It is filled, and synced as a whole before it is used.
+    Fill,
+    /// It is looked at once and removed.
+    Try,
+}
+
 /// The store, open. One process at a time has one.
 pub(super) struct Opened {
-    // Dropped in this order: every tree before the database.
-    trees: [sled::Tree; TREES],
-    db: sled::Db,
+    sled: Held<Sled>,
     path: PathBuf,
     sidecar_path: PathBuf,
     sidecar: Sidecar,
@@ -88,14 +104,12 @@ impl Opened {
         if is_suspicious(&path, sidecar.as_ref())? {
             try_a_copy(state, sidecar.as_ref(), min_free)?;
         }
-        let (db, trees) = open_sled(&path, false)?;
-        let (sequence, store_id) = identify(&path, &trees, sidecar.as_ref())?;
+        let sled = open_sled(&path, Purpose::Use)?;
+        let (sequence, store_id) = identify(&path, &sled.trees, sidecar.as_ref())?;
         let sidecar = match sidecar {
             Some(sidecar) => sidecar,
             None => {
-                let log_bytes = log_bytes(&path)?;
-                let sidecar =
-                    Sidecar { format: FORMAT, store_id, checkpoint: sequence, log_bytes, fresh_bytes: log_bytes };
+                let sidecar = fresh::sidecar_of(&path, store_id, sequence)?;
                 if access == Access::ReadWrite {
                     sidecar.write(&state.sidecar())?;
                 }
@@ -105,7 +119,7 @@ impl Opened {
         if access == Access::ReadWrite {
             sweep(state);
         }
-        Ok(Some(Self { trees, db, path, sidecar_path: state.sidecar(), sidecar, sequence, access, min_free }))
+        Ok(Some(Self { sled, path, sidecar_path: state.sidecar(), sidecar, sequence, access, min_free }))
     }
 
     /// Its id, and how many group commits it has seen.
@@ -114,7 +128,7 @@ impl Opened {
     }
 
     pub(super) fn base(&self) -> Base<'_> {
-        Base { trees: &self.trees, path: &self.path }
+        Base { trees: &self.sled.trees, path: &self.path }
     }
 
     /// Is there room for so many bytes more? Asked before each commit, because sled does not survive a full disk.
@@ -129,7 +143,7 @@ impl Opened {
         let sequence = self.sequence + 1;
         changes.set(Tree::Meta, keys::SEQUENCE, Some(record::encode(Tree::Meta, keys::SEQUENCE, &sequence)?));
         let (names, batches): (Vec<Tree>, Vec<sled::Batch>) = changes.into_batches().unzip();
-        let trees: Vec<&sled::Tree> = names.iter().map(|tree| &self.trees[*tree as usize]).collect();
+        let trees: Vec<&sled::Tree> = names.iter().map(|tree| &self.sled.trees[*tree as usize]).collect();
         let write = || -> Result<(), sled::Error> {
             let result = trees[..].transaction(|views: &Vec<TransactionalTree>| {
                 for (view, batch) in views.iter().zip(&batches) {
@@ -141,7 +155,7 @@ impl Opened {
                 Ok(()) => {}
                 Err(TransactionError::Abort(e) | TransactionError::Storage(e)) => return Err(e),
             }
-            self.db.flush().map(|_| ())
+            self.sled.db.flush().map(|_| ())
         };
         let syncs = durable::syncs(&self.path);
         match caught(write) {
@@ -174,18 +188,19 @@ impl Opened {
     }
 }
 
-/// Removes what a process that was killed has left of making a store. Nobody makes one: the caller has the turn. Nobody needs
-/// it: the store in place has been opened.
+/// Removes what a process that was killed has left of making or trying a store. Nobody does: the caller has the turn. Nobody
+/// needs it: the store in place has been opened.
 fn sweep(state: &StateDir) {
-    let left = state.new_store();
-    if fs::symlink_metadata(&left).is_err() {
-        return;
-    }
-    // A compaction may have been killed before this: no power loss may bring back what is removed now.
-    match sync_directory(state.path()).and_then(|()| fs::remove_dir_all(&left)) {
-        Ok(()) => tracing::info!(path = %left.display(), "removed what a killed process has left of making a store"),
-        // Whoever makes the next store tries it again, and says so.
-        Err(error) => tracing::debug!(path = %left.display(), %error, "what is left of making a store stays"),
+    for left in [state.new_store(), state.copied_store()] {
+        if fs::symlink_metadata(&left).is_err() {
+            continue;
+        }
+        // A compaction may have been killed before this: no power loss may bring back what is removed now.
+        match sync_directory(state.path()).and_then(|()| fs::remove_dir_all(&left)) {
+            Ok(()) => tracing::info!(path = %left.display(), "removed what a killed process has left of a store"),
+            // Whoever makes the next store tries it again, and says so.
+            Err(error) => tracing::debug!(path = %left.display(), %error, "what is left of a store stays"),
+        }
     }
 }
 
@@ -229,26 +244,48 @@ fn is_suspicious(path: &Path, sidecar: Option<&Sidecar>) -> Result<bool, StoreEr
 
 /// Opens a copy of a suspicious store, so that a damaged one stays exactly as it is.
 fn try_a_copy(state: &StateDir, sidecar: Option<&Sidecar>, min_free: u64) -> Result<(), StoreError> {
-    let (path, copy) = (state.store(), state.copied_store());
+    let path = state.store();
+    // sled passes over a blob that is gone, and opens with a part of a commit.
+    let log = Log::read(&path).map_err(|e| StoreError::io("read", &path.join("db"), e))?;
+    if let Some(why) = log.without_blob.values().next() {
+        return Err(StoreError::damaged(&path, why));
+    }
+    let copy = Trial(state.copied_store());
+    // That of a process that was killed takes the room that this one needs.
+    copy.remove()?;
     let size = size_of(&path).map_err(|e| StoreError::io("look at", &path, e))?;
     check_free_space(&path, state.path(), min_free.saturating_add(size))?;
-    let remove = || match fs::remove_dir_all(&copy) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove the copy", &copy, e)),
-        Ok(()) | Err(_) => Ok(()),
-    };
-    remove()?;
-    make_directory(&copy, false)?;
-    copy_tree(&path, &copy).map_err(|e| StoreError::io("copy the store to", &copy, e))?;
-    let checked = open_sled(&copy, false).and_then(|(_db, trees)| {
-        identify(&copy, &trees, sidecar)?;
-        read_all(&View::new(Some(Base { trees: &trees, path: &copy }), None, &copy))
+    make_directory(&copy.0, false)?;
+    copy_tree(&path, &copy.0).map_err(|e| StoreError::io("copy the store to", &copy.0, e))?;
+    pass(CrashPoint::StoreCopied);
+    let checked = open_sled(&copy.0, Purpose::Try).and_then(|sled| {
+        identify(&copy.0, &sled.trees, sidecar)?;
+        read_all(&View::new(Some(Base { trees: &sled.trees, path: &copy.0 }), None, &copy.0))
     });
-    remove()?;
+    // The copy goes away: the message speaks of the store.
     checked.map_err(|error| match error {
-        // The copy is gone: the message speaks of the store.
         StoreError::Damaged { what, .. } => StoreError::damaged(&path, what),
         other => other,
     })
+}
+
+/// A copy of the store, which goes away with this.
+struct Trial(PathBuf);
+
+impl Trial {
+    fn remove(&self) -> Result<(), StoreError> {
+        match fs::remove_dir_all(&self.0) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove the copy", &self.0, e)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        // The next one does it, or whoever writes.
+        let _ = self.remove();
+    }
 }
 
 /// Can every record be reached? A damage can leave a store that opens, and shows only when a part of it is needed.
@@ -259,7 +296,13 @@ pub(super) fn read_all(view: &View<'_>) -> Result<(), StoreError> {
 pub(super) fn size_of(directory: &Path) -> io::Result<u64> {
     fs::read_dir(directory)?.try_fold(0, |sum, entry| {
         let entry = entry?;
-        Ok(sum + if entry.file_type()?.is_dir() { size_of(&entry.path())? } else { entry.metadata()?.len() })
+        let size =
+            if entry.file_type()?.is_dir() { size_of(&entry.path()) } else { entry.metadata().map(|of| of.len()) };
+        match size {
+            // Whoever has the store removes blobs.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(sum),
+            size => Ok(sum + size?),
+        }
     })
 }
 
@@ -277,19 +320,22 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-pub(super) fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree; TREES]), StoreError> {
+pub(super) fn open_sled(path: &Path, purpose: Purpose) -> Result<Held<Sled>, StoreError> {
     remove_unfinished_snapshots(path)?;
-    if new {
-        durable::begin_unused(path);
-    } else {
-        durable::begin(path).map_err(|e| StoreError::io("sync", path, e))?;
+    match purpose {
+        Purpose::Use => durable::begin(path).map_err(|e| StoreError::io("sync", path, e))?,
+        Purpose::Fill | Purpose::Try => durable::begin_unused(path),
     }
+    let is_new = match purpose {
+        Purpose::Fill => true,
+        Purpose::Use | Purpose::Try => false,
+    };
     let since = Instant::now();
     loop {
         let attempt = caught(|| -> Result<_, sled::Error> {
             let db = sled::Config::new().path(path).cache_capacity(CACHE).flush_every_ms(None).open()?;
             let names: HashSet<Vec<u8>> = db.tree_names().into_iter().map(|name| name.to_vec()).collect();
-            if !new && let Some(missing) = Tree::ALL.iter().find(|tree| !names.contains(tree.as_str().as_bytes())) {
+            if !is_new && let Some(missing) = Tree::ALL.iter().find(|tree| !names.contains(tree.as_str().as_bytes())) {
                 return Ok(Err(format!("it opened without its tree {missing}, empty or in part")));
             }
             let mut trees = Vec::with_capacity(TREES);
@@ -297,7 +343,7 @@ pub(super) fn open_sled(path: &Path, new: bool) -> Result<(sled::Db, [sled::Tree
                 trees.push(db.open_tree(tree.as_str())?);
             }
             let trees = trees.try_into().map_err(|_| sled::Error::Unsupported("a tree is missing".to_owned()))?;
-            Ok(Ok((db, trees)))
+            Ok(Ok(Held::new(Sled { trees, db })))
         });
         match attempt {
             Ok(Ok(Ok(opened))) => return Ok(opened),
@@ -344,7 +390,7 @@ pub(super) fn check_free_space(store: &Path, disk: &Path, needed: u64) -> Result
     Ok(())
 }
 
-fn log_bytes(store: &Path) -> Result<u64, StoreError> {
+pub(super) fn log_bytes(store: &Path) -> Result<u64, StoreError> {
     let log = store.join("db");
     fs::metadata(&log).map(|found| found.len()).map_err(|e| StoreError::io("look at", &log, e))
 }

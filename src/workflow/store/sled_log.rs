@@ -8,10 +8,10 @@
 //! The layout is that of sled 0.34.7, whose version `Cargo.toml` holds. A test compares both readers on the same store.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 /// sled's default, which `mt` never changes.
 const SEGMENT: usize = 512 << 10;
@@ -65,7 +65,7 @@ pub(super) struct Log {
     headless: HashSet<u64>,
     /// Pages with a message whose blob cannot be read, and why; not those that were written as a whole after it, because
     /// sled removes such blobs.
-    without_blob: BTreeMap<u64, String>,
+    pub(super) without_blob: BTreeMap<u64, String>,
     skipped: usize,
 }
 
@@ -82,7 +82,7 @@ impl Log {
     /// Reads `db` and `blobs/` of a store.
     pub(super) fn read(store: &Path) -> io::Result<Self> {
         let path = store.join("db");
-        let file = match File::open(&path) {
+        let file = match open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Ok(Self { trouble: vec!["its file db is missing".to_owned()], ..Self::default() });
@@ -119,7 +119,7 @@ impl Log {
                 log.skipped += buffer.len() - end;
             }
         }
-        log.trouble.extend(std::mem::take(&mut log.without_blob).into_values());
+        log.trouble.extend(log.without_blob.values().cloned());
         if log.skipped > 0 {
             log.trouble.push(format!("{} bytes between what can be read of its log cannot be read", log.skipped));
         }
@@ -265,8 +265,9 @@ pub(super) fn is_read_to_its_end(store: &Path, snapshot: u64) -> io::Result<bool
             return Ok(false);
         }
         read_segment(&file, index, length, &mut buffer)?;
-        let first = if number == snapshot / size { (snapshot % size) as usize } else { 0 };
-        match torn_at(&buffer, first.max(SEGMENT_HEADER), number, store) {
+        // It begins with the segment in which the snapshot ends, and with all of it.
+        let known = if number == snapshot / size { (snapshot % size) as usize } else { 0 };
+        match torn_at(&buffer, known, number, store) {
             None => {}
             // The end of the log.
             Some(at) if Some(number) == newest && buffer[at..].iter().all(|byte| *byte == 0) => {}
@@ -276,16 +277,21 @@ pub(super) fn is_read_to_its_end(store: &Path, snapshot: u64) -> io::Result<bool
     Ok(true)
 }
 
-/// Where the messages of a segment end before it does.
-fn torn_at(segment: &[u8], from: usize, number: u64, store: &Path) -> Option<usize> {
-    let mut at = from;
+/// Where the messages of a segment end before it does. Up to `known` the snapshot has what they say.
+fn torn_at(segment: &[u8], known: usize, number: u64, store: &Path) -> Option<usize> {
+    let mut at = SEGMENT_HEADER;
     while at + MESSAGE_HEADER <= segment.len() {
         match message(segment, at, Some(number)) {
             Some(message) if message.kind == kind::CAP => return None,
-            Some(Message { kind: kind @ (kind::BLOB_META | kind::BLOB_NODE | kind::BLOB_LINK), body, .. })
-                if blob(store, &body, kind).is_err() =>
-            {
-                return Some(at);
+            Some(Message {
+                kind: kind @ (kind::BLOB_META | kind::BLOB_NODE | kind::BLOB_LINK), body, length, ..
+            }) => {
+                // sled passes over one that it has removed.
+                let removed = || at < known && blob_path(store, &body).is_ok_and(|path| !path.exists());
+                if blob(store, &body, kind).is_err() && !removed() {
+                    return Some(at);
+                }
+                at += length;
             }
             Some(message) => at += message.length,
             None => return Some(at),
@@ -330,12 +336,25 @@ fn message(segment: &[u8], at: usize, number: Option<u64>) -> Option<Message> {
     right.then(|| Message { kind, segment: found, page, length: header + length, body: body.to_vec() })
 }
 
+fn blob_path(store: &Path, id: &[u8]) -> Result<PathBuf, String> {
+    let id = id.try_into().map(i64::from_le_bytes).map_err(|_| "a message about a blob cannot be read".to_owned())?;
+    Ok(store.join("blobs").join(id.to_string()))
+}
+
+/// Never waits: something else may be there than a file.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
 /// A big page lies in a file of its own.
 fn blob(store: &Path, id: &[u8], kind: u8) -> Result<Vec<u8>, String> {
-    let id = id.try_into().map(i64::from_le_bytes).map_err(|_| "a message about a blob cannot be read".to_owned())?;
-    let content = fs::read(store.join("blobs").join(id.to_string()))
-        .map_err(|e| format!("its file blobs/{id} cannot be read: {e}"))?;
-    let damaged = || format!("its file blobs/{id} is damaged");
+    let path = blob_path(store, id)?;
+    let name = path.file_name().unwrap_or_default().display();
+    let mut content = Vec::new();
+    open(&path)
+        .and_then(|mut file| file.read_to_end(&mut content))
+        .map_err(|e| format!("its file blobs/{name} cannot be read: {e}"))?;
+    let damaged = || format!("its file blobs/{name} is damaged");
     let (crc, rest) = content.split_at_checked(4).ok_or_else(damaged)?;
     let crc = crc.try_into().map(u32::from_le_bytes).map_err(|_| damaged())?;
     match rest.split_first() {
@@ -468,6 +487,8 @@ impl<'a> Bytes<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
