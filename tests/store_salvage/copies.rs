@@ -59,3 +59,22 @@ fn a_compaction_gives_room_back_and_changes_nothing_else() {
     assert_eq!(run_ids(&state).len(), 10);
     assert!(verify(&state).is_whole());
 }
+
+/// sled forgets, when it is closed, which blobs it was about to remove.
+#[test]
+fn however_often_a_store_with_big_pages_is_opened_its_size_is_bounded() {
+    let (_tmp, state) = state();
+    let (mut most, mut compacted) = (0, 0);
+    for round in 0..16_u8 {
+        let store = writer(&state);
+        for n in 0..30_u8 {
+            let text = char::from(b'a' + n % 26).to_string().repeat(300_000);
+            store.write_blocking(move |tx| tx.put(Shelf::Metrics, &format!("k{}", n % 3), &(round, text))).unwrap();
+        }
+        compacted += usize::from(store::compact_if_due(&state, &Options::default()).unwrap().is_some());
+        store.close();
+        most = most.max(content(&state.store()).values().map(Vec::len).sum::<usize>());
+    }
+    assert!(compacted > 0 && most < 96 << 20, "{most} bytes, {compacted} times compacted");
+    assert!(verify(&state).is_whole());
+}

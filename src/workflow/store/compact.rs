@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
@@ -13,14 +14,14 @@ use super::keys::{SEQUENCE, STORE_ID, Tree};
 use super::lock::Line;
 use super::open::{Opened, check_free_space, size_of};
 use super::sidecar::{Sidecar, sync_directory};
-use super::state_dir::StateDir;
+use super::state_dir::{StateDir, make_directory};
 use super::view::View;
 use crate::crash_point::{CrashPoint, pass};
 
-/// A smaller log is never copied, in bytes.
+/// A smaller store is never copied, in bytes.
 const WORTH_IT: u64 = 64 << 20;
 
-/// A log is copied when it has grown to so many times what it was when it was fresh.
+/// A store is copied when it has grown to so many times what it was when it was fresh.
 const GROWN: u64 = 3;
 
 /// What a compaction brought.
@@ -34,15 +35,16 @@ pub struct Compacted {
     pub records: usize,
 }
 
-/// Compacts the store if its log has become big and several times what it was when it was fresh. Cheap if not.
+/// Compacts the store if it has become big and several times what it was when it was fresh. Cheap if not.
+///
+/// Its blobs count: sled forgets, when it is closed, which of them it was about to remove.
 ///
 /// # Errors
 /// As [`compact`].
 pub fn compact_if_due(state: &StateDir, options: &Options) -> Result<Option<Compacted>, StoreError> {
     let Some(sidecar) = Sidecar::read(&state.sidecar(), &state.store())? else { return Ok(None) };
-    let log = state.store().join("db");
-    let length = fs::metadata(&log).map_err(|e| StoreError::io("look at", &log, e))?.len();
-    if length < WORTH_IT.max(GROWN.saturating_mul(sidecar.fresh_bytes)) {
+    let size = size_of(&state.store()).map_err(|e| StoreError::io("look at", &state.store(), e))?;
+    if size < WORTH_IT.max(GROWN.saturating_mul(sidecar.fresh_bytes)) {
         return Ok(None);
     }
     compact(state, options)
@@ -63,6 +65,7 @@ pub fn compact(state: &StateDir, options: &Options) -> Result<Option<Compacted>,
     let before = size(&path)?;
     // The copy is not bigger than twice what is copied, and that is not bigger than the store.
     check_free_space(&path, state.path(), options.min_free.saturating_add(2 * before))?;
+    try_exchange(state)?;
     let mut fresh = Fresh::begin(state, options.min_free)?;
     let mut records = 0;
     {
@@ -83,12 +86,29 @@ pub fn compact(state: &StateDir, options: &Options) -> Result<Option<Compacted>,
     drop(opened);
     // At once: there is no moment without a store, and the sidecar fits both.
     pass(CrashPoint::StoreExchangeBefore);
-    renameat2(AT_FDCWD, &new, AT_FDCWD, &path, RenameFlags::RENAME_EXCHANGE)
-        .map_err(|errno| StoreError::io("exchange with its copy", &path, io::Error::from(errno)))?;
+    exchange(&new, &path)?;
     pass(CrashPoint::StoreExchangeAfter);
     sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
     sidecar_of(&path, store_id, sequence)?.write(&state.sidecar())?;
     // What stays after a kill here is removed by whoever makes the next store.
     fs::remove_dir_all(&new).map_err(|e| StoreError::io("remove the copied", &new, e))?;
     Ok(Some(Compacted { before, after: size(&path)?, records }))
+}
+
+fn exchange(one: &Path, other: &Path) -> Result<(), StoreError> {
+    renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)
+        .map_err(|errno| StoreError::io("exchange with its copy", other, io::Error::from(errno)))
+}
+
+/// Not every file system exchanges directories: that is to be known before everything is copied.
+fn try_exchange(state: &StateDir) -> Result<(), StoreError> {
+    let (one, other) = (state.new_store(), state.copied_store());
+    for directory in [&one, &other] {
+        make_directory(directory, false)?;
+    }
+    let done = exchange(&one, &other);
+    for directory in [&one, &other] {
+        fs::remove_dir_all(directory).map_err(|e| StoreError::io("remove", directory, e))?;
+    }
+    done
 }

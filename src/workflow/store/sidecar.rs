@@ -35,7 +35,7 @@ pub(super) struct Sidecar {
     /// How long sled's log was then. A shorter one is looked at with suspicion: sled does shorten it, but seldom.
     #[serde(default)]
     pub(super) log_bytes: u64,
-    /// How long the log was when the store had just been made or copied.
+    /// What the store took on the disk, with its blobs, when it had just been made or copied.
     #[serde(default)]
     pub(super) fresh_bytes: u64,
 }

@@ -1,11 +1,13 @@
-//! A disk that does not give some of what is on it: the rest is saved, and a store can be had again.
+//! A system that does not do what it is asked for: a disk that does not give some of what is on it, a file system that does
+//! not exchange directories.
 //!
-//! The program has its own `pread64`, which the linker takes in the place of the C library's: it fails where a test wants.
+//! The program has its own `pread64` and `renameat2`, which the linker takes in the place of the C library's: they fail where
+//! a test wants.
 
 mod store_support;
 
 use std::collections::BTreeMap;
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, PoisonError};
@@ -53,6 +55,35 @@ unsafe extern "C" fn pread64(file: c_int, buffer: *mut c_void, length: usize, fr
     }
     // SAFETY: the caller vouches for the buffer.
     unsafe { libc::syscall(libc::SYS_pread64, file, buffer, length, from) as isize }
+}
+
+/// Below this name nothing is exchanged.
+const CANNOT_EXCHANGE: &str = "cannot-exchange";
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn renameat2(from: c_int, old: *const c_char, to: c_int, new: *const c_char, flags: c_uint) -> c_int {
+    // SAFETY: the caller vouches for the name.
+    let name = unsafe { CStr::from_ptr(new) }.to_string_lossy();
+    if name.contains(CANNOT_EXCHANGE) && flags == libc::RENAME_EXCHANGE {
+        nix::errno::Errno::EINVAL.set();
+        return -1;
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_renameat2, from, old, to, new, flags) as c_int }
+}
+
+#[test]
+fn where_directories_cannot_be_exchanged_nothing_is_copied_and_the_store_stays() {
+    let tmp = tempfile::tempdir().unwrap();
+    let state = StateDir::create(tmp.path().join(CANNOT_EXCHANGE)).unwrap();
+    let store = writer(&state);
+    raise(&store, "n").unwrap();
+    store.close();
+    let refused = store::compact(&state, &Options::default()).unwrap_err();
+    assert!(matches!(refused, StoreError::Io { doing: "exchange with its copy", .. }), "{refused}");
+    let left: Vec<_> = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name == "store.new" || name == "store.copy"), "{left:?}");
+    assert_eq!(counter(&reader(&state), "n"), 1);
 }
 
 /// A store of some segments, closed in good order and opened again, with a bad sector in the middle of its log.
