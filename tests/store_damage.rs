@@ -2,10 +2,13 @@
 
 mod store_support;
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use managed_tokens::workflow::store::{Access, Shelf, StateDir, Store, StoreError};
+use managed_tokens::workflow::store::{self, Access, Options, Retention, Shelf, StateDir, Store, StoreError};
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use store_support::{content, counter, raise, reader, state, writer};
 use tempfile::TempDir;
 
@@ -167,4 +170,65 @@ fn a_creation_cut_off_anywhere_leaves_a_store_that_can_be_used() {
     store.close();
     assert!(state.sidecar().exists());
     assert_eq!(counter(&reader(&state), "n"), 1);
+}
+
+/// Opening a FIFO waits for its other end, which may never come, and everybody would wait for us.
+#[test]
+fn a_store_with_something_else_in_it_than_files_is_refused_at_once() {
+    for name in ["db", "conf", "odd", "blobs/7"] {
+        for link in [false, true] {
+            let (_tmp, state) = used();
+            let path = state.store().join(name);
+            let _ = fs::remove_file(&path);
+            if link {
+                symlink("/dev/zero", &path).unwrap();
+            } else {
+                mkfifo(&path, Mode::S_IRWXU).unwrap();
+            }
+            let error = Store::open(&state, Access::ReadWrite).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+            assert!(matches!(error, StoreError::Permission { .. }), "{error}");
+        }
+        // What is left is read without sled.
+        let (_tmp, state) = used();
+        let path = state.store().join(name);
+        let _ = fs::remove_file(&path);
+        mkfifo(&path, Mode::S_IRWXU).unwrap();
+        assert!(!store::verify(&state, &Options::default()).unwrap().is_whole());
+    }
+}
+
+#[test]
+fn a_store_that_others_may_write_or_own_is_refused() {
+    let (_tmp, state) = used();
+    fs::set_permissions(state.store(), Permissions::from_mode(0o770)).unwrap();
+    let error = Store::open(&state, Access::ReadWrite).unwrap_err();
+    assert!(error.to_string().contains("chmod go-w"), "{error}");
+    fs::set_permissions(state.store(), Permissions::from_mode(0o700)).unwrap();
+    if nix::unistd::geteuid().is_root() {
+        chown(state.store(), Some(65534), None).unwrap();
+        let error = Store::open(&state, Access::ReadWrite).unwrap_err();
+        assert!(error.to_string().contains("it belongs to"), "{error}");
+    }
+}
+
+#[test]
+fn what_lies_in_the_place_of_a_new_sidecar_is_neither_followed_nor_waited_for() {
+    let (tmp, state) = used();
+    let (new, target) = (state.path().join("store.json.new"), tmp.path().join("target"));
+    let raised = || {
+        let store = writer(&state);
+        raise(&store, "n").unwrap();
+        store.close();
+    };
+    fs::write(&target, "not ours").unwrap();
+    symlink(&target, &new).unwrap();
+    raised();
+    assert_eq!(fs::read_to_string(&target).unwrap(), "not ours");
+    mkfifo(&new, Mode::S_IRWXU).unwrap();
+    raised();
+    fs::write(&new, "half").unwrap();
+    raised();
+    assert!(!new.exists());
+    assert_eq!(counter(&reader(&state), "n"), 203);
 }

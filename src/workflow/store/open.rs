@@ -24,7 +24,7 @@ use super::overlay::Overlay;
 use super::record;
 use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer, sync_directory};
 use super::sled_log::{Log, is_read_to_its_end};
-use super::state_dir::{StateDir, make_directory};
+use super::state_dir::{StateDir, check_directory, make_directory};
 use super::view::{Base, View};
 use crate::crash_point::{CrashPoint, pass};
 
@@ -396,20 +396,28 @@ pub(super) fn log_bytes(store: &Path) -> Result<u64, StoreError> {
 }
 
 fn holds_something(path: &Path) -> Result<bool, StoreError> {
-    match fs::symlink_metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        Err(e) => return Err(StoreError::io("look at", path, e)),
-        Ok(meta) if !meta.is_dir() => {
+    match check_directory(path) {
+        Ok(()) => {}
+        Err(StoreError::Missing { .. }) => return Ok(false),
+        Err(other) => return Err(other),
+    }
+    let entries = fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))?;
+    let blobs = fs::read_dir(path.join("blobs")).ok();
+    let mut some = false;
+    for entry in entries.chain(blobs.into_iter().flatten()) {
+        let entry = entry.map_err(|e| StoreError::io("read", path, e))?;
+        let kind = entry.file_type().map_err(|e| StoreError::io("look at", &entry.path(), e))?;
+        // Opening a FIFO may never end.
+        if !kind.is_file() && !kind.is_dir() {
             return Err(StoreError::Permission {
-                path: path.to_owned(),
-                what: "it is not a directory".to_owned(),
+                path: entry.path(),
+                what: "it is neither a file nor a directory".to_owned(),
                 next: "move it away".to_owned(),
             });
         }
-        Ok(_) => {}
+        some = true;
     }
-    let mut entries = fs::read_dir(path).map_err(|e| StoreError::io("read", path, e))?;
-    Ok(entries.next().is_some())
+    Ok(some)
 }
 
 /// A kill during a snapshot leaves `snap.*.generating`, which sled then takes for a snapshot and fails to open. The data

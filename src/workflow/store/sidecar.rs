@@ -64,7 +64,12 @@ impl Sidecar {
     pub(super) fn write(&self, path: &Path) -> Result<(), StoreError> {
         let new = path.with_extension("json.new");
         let write = || -> io::Result<()> {
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            // A leftover of a process that was killed, or whatever else is in the way.
+            match fs::remove_file(&new) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                Ok(()) | Err(_) => {}
+            }
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
             serde_json::to_writer(&mut file, self)?;
             file.write_all(b"\n")?;
             file.sync_all()?;

@@ -102,11 +102,6 @@ impl StateDir {
         self.run().join(process.to_string())
     }
 
-    /// The lock a process and its guardian hold for as long as one of them lives.
-    pub fn owner_lock(&self, process: ProcessId) -> PathBuf {
-        self.run().join(format!("{process}.lock"))
-    }
-
     /// Locks of subjects.
     pub fn leases(&self) -> PathBuf {
         self.0.join("leases")
@@ -148,7 +143,7 @@ fn check_parent(path: &Path) -> Result<(), StoreError> {
     }
 }
 
-fn check_directory(path: &Path) -> Result<(), StoreError> {
+pub(super) fn check_directory(path: &Path) -> Result<(), StoreError> {
     let refuse = |what: String, next: String| Err(StoreError::Permission { path: path.to_owned(), what, next });
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
