@@ -258,6 +258,80 @@ fn plain(text: &str) -> String {
     text.replace("=\r\n", "").replace("=\n", "").replace("=3D", "=").split_whitespace().collect()
 }
 
+/// A store that is so long that its end is in another part of the log than its beginning, where the UIDs and the definitions
+/// are: what is wrong there does not show when it is opened.
+fn long_store(corner: &Corner) {
+    corner.run(&["uids", "set", "dunepro", "1234"]).exits(0);
+    corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
+    let exported = corner.run(&["store", "export", "-"]).exits(0).out;
+    let mut lines: Vec<String> = exported.lines().map(str::to_owned).collect();
+    let mut end: serde_json::Value = serde_json::from_str(&lines.pop().expect("the last")).expect("JSON");
+    let record = |tree: &str, key: String, text: String| {
+        serde_json::json!({ "tree": tree, "key": key, "version": 1, "value": text }).to_string()
+    };
+    lines.extend((0..60).map(|n| record("meta", format!("definition/{n:064}"), format!("{OLD} {n:03}").repeat(300))));
+    lines.extend((0..150).map(|n| record("metrics", format!("zzz/{n:03}"), "z".repeat(9_000))));
+    end["end"]["records"] = (lines.len() - 1).into();
+    let file = corner.path("long");
+    fs::write(&file, format!("{}\n{end}\n", lines.join("\n"))).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    corner.run(&["store", "import", "--replace", file.to_str().expect("text")]).exits(0);
+    corner.run(&["runs", "list"]).exits(0);
+}
+
+const OLD: &str = "old definition";
+
+/// Changes a bit of this text in the store's log, where it is newest.
+fn spoil(corner: &Corner, text: &str) {
+    let db = corner.state().join("store/db");
+    let mut log = fs::read(&db).unwrap();
+    let at = log.windows(text.len()).rposition(|part| part == text.as_bytes()).expect("it is there");
+    log[at] ^= 1;
+    fs::write(&db, log).unwrap();
+}
+
+/// Runs dune with a store that opens, and has a part that cannot be read: the admins are told, and the exit code says it.
+#[track_caller]
+fn told_late(name: &str, spoiled: &str, said: &str) -> (Corner<'static>, Ended) {
+    let lab = LAB.as_ref().expect("it is up");
+    let corner = Corner::new(lab, name);
+    let admin = format!("admin-{name}@example.org");
+    corner.configure(|config| config["notifications"]["admin_email"] = admin.clone().into());
+    long_store(&corner);
+    spoil(&corner, spoiled);
+    let ended = calm(corner.run(&["run", "token-push", "-s", DUNE]), 21);
+    assert!(ended.err.contains("is damaged") && ended.err.contains("1 service succeeded"), "{ended:?}");
+    let mails: Vec<String> =
+        lab.mails().into_iter().filter(|mail| mail.to == [admin.clone()]).map(|mail| plain(&mail.text)).collect();
+    assert_eq!(mails.len(), 1, "the admins are told once: {mails:?}");
+    assert!(mails[0].contains(said) && mails[0].contains("isdamaged"), "{}", mails[0]);
+    calm(corner.run(&["store", "verify"]), 21);
+    let file = corner.path("saved");
+    calm(corner.run(&["store", "export", file.to_str().expect("text")]), 21);
+    calm(corner.run(&["store", "import", file.to_str().expect("text")]), 0);
+    corner.run(&["run", "token-push", "-s", DUNE]).is_quiet();
+    (corner, ended)
+}
+
+#[test]
+fn a_run_that_comes_upon_a_damage_before_its_work_is_not_recorded_and_the_admins_are_told() {
+    if LAB.is_none() {
+        return;
+    }
+    let (_corner, ended) = told_late("late-uids", "\"uid\":1234", "thestorecannotbeused");
+    assert!(ended.err.contains("not recorded"), "{ended:?}");
+}
+
+#[test]
+fn a_run_that_comes_upon_a_damage_after_its_work_tells_the_admins_and_its_exit_code_says_it() {
+    if LAB.is_none() {
+        return;
+    }
+    let (corner, ended) = told_late("late-prune", &format!("{OLD} 030"), "isrecordedinadamagedstore");
+    assert!(!ended.err.contains("not recorded"), "{ended:?}");
+    assert_eq!(corner.runs().len(), 3, "it is in the store that was built anew, too");
+}
+
 #[test]
 fn an_export_holds_no_token_and_gives_the_history_to_another_host() {
     let Some(lab) = &*LAB else { return };

@@ -232,3 +232,28 @@ fn what_lies_in_the_place_of_a_new_sidecar_is_neither_followed_nor_waited_for() 
     assert!(!new.exists());
     assert_eq!(counter(&reader(&state), "n"), 203);
 }
+
+/// A store that opens can have a part that cannot be read. Whoever comes upon it may fall back to something else: the handle
+/// remembers it.
+#[test]
+fn a_damage_that_anybody_has_come_upon_is_remembered_by_the_handle() {
+    let (_tmp, state) = used();
+    let store = writer(&state);
+    store.write_blocking(|tx| tx.put(Shelf::Metrics, "big", &"x".repeat(200_000))).unwrap();
+    store.close();
+    // sled's snapshot knows that page from now on, and nobody reads it when the store is opened.
+    writer(&state).close();
+    for blob in fs::read_dir(state.store().join("blobs")).unwrap() {
+        fs::remove_file(blob.unwrap().path()).unwrap();
+    }
+    let store = writer(&state);
+    assert!(store.damage().is_none(), "nobody has come upon it");
+    raise(&store, "n").unwrap();
+    store.prune(Retention { keep: std::time::Duration::ZERO, min_runs: 0 }, false, |_| false).unwrap();
+    assert!(store.damage().is_none(), "it is elsewhere");
+    let met = store.read_blocking(|view| view.scan_prefix::<String>(Shelf::Metrics, "").is_err()).unwrap();
+    assert!(met);
+    assert!(matches!(store.damage(), Some(StoreError::Damaged { .. })));
+    raise(&store, "n").unwrap();
+    store.close();
+}

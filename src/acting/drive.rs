@@ -9,7 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::acting::addressees::Addressees;
-use crate::acting::launch::{Launcher, Order};
+use crate::acting::ending::Kept;
+use crate::acting::launch::{Launcher, NO_STORE, Order};
 use crate::acting::outbox::SessionOutbox;
 use crate::acting::reports::Reports;
 use crate::acting::uid_book::SessionUids;
@@ -33,7 +34,7 @@ use crate::workflow::definition::{ForEach, Mode, Workflow};
 use crate::workflow::driver::{self, SessionPlan};
 use crate::workflow::id::{ProcessId, StepName};
 use crate::workflow::lease::Leases;
-use crate::workflow::recorder::{Epilogue, Observer, Recorder};
+use crate::workflow::recorder::{Epilogue, Observer, Recorder, Unrecorded};
 use crate::workflow::run::RunState;
 use crate::workflow::store::KnownUid;
 
@@ -46,7 +47,7 @@ impl Launcher {
         self.drive(state, order, self.unusable.clone()).await
     }
 
-    pub(super) async fn unrecorded(&self, state: RunState, order: Order, why: String) -> Result<ExitCode, Failed> {
+    pub(super) async fn unrecorded(&self, state: RunState, order: Order, why: Unrecorded) -> Result<ExitCode, Failed> {
         self.drive(state, order, Some(why)).await
     }
 
@@ -54,7 +55,7 @@ impl Launcher {
         logs::open(&self.site.config, logs::executable(workflow.name.as_str()));
     }
 
-    async fn drive(&self, state: RunState, order: Order, unusable: Option<String>) -> Result<ExitCode, Failed> {
+    async fn drive(&self, state: RunState, order: Order, unusable: Option<Unrecorded>) -> Result<ExitCode, Failed> {
         self.open_log(&order.workflow);
         logs::set_run(Some(state.run.id));
         crate::acting::log::began(&state);
@@ -67,11 +68,12 @@ impl Launcher {
         &self,
         state: RunState,
         order: Order,
-        unusable: Option<String>,
+        unusable: Option<Unrecorded>,
     ) -> Result<ExitCode, Failed> {
-        let store = if unusable.is_some() { None } else { self.store.clone() };
         let places = &self.worker.places;
-        let known = history::known(store.as_ref(), places, &state.run).await;
+        let known = history::known(self.store.as_ref().filter(|_| unusable.is_none()), places, &state.run).await;
+        let unusable = unusable.or_else(|| self.damage());
+        let store = if unusable.is_some() { None } else { self.store.clone() };
         let config = &self.site.config;
         let to = Addressees::new(config, &order.notices, state.run.mode);
         let reports = Arc::new(Reports::new(config, to));
@@ -108,13 +110,14 @@ impl Launcher {
                 Recorder::new(state, Some(store.clone()), Some(epilogue), Some(observer))
             }
             (_, why) => {
-                let why = why.clone().unwrap_or_else(|| "there is no store".to_owned());
+                let why = why.clone().unwrap_or_else(|| Unrecorded::from(NO_STORE));
                 Recorder::unrecorded(state, why, Some(observer))
             }
         });
         let configured = order.subjects();
         let leases = leases(places, order.workflow.for_each);
         outbox.attach(recorder.clone());
+        let workflow = order.workflow.name.clone();
         let plan = SessionPlan {
             workflow: Arc::new(order.workflow),
             actions,
@@ -140,7 +143,12 @@ impl Launcher {
             }
         );
         // A store with which a thread is busy yet gives no answer soon.
-        Ok(self.close(store.as_ref().filter(|_| !cut_off), run, state, end, recorded).await)
+        let within_reach = store.as_ref().filter(|_| !cut_off);
+        let damage = store_in_use.and(within_reach).and_then(|_| self.damage());
+        if let Some(damage) = &damage {
+            self.tell_of_damage(workflow, &order.notices, state.run.mode, damage).await?;
+        }
+        Ok(self.close(within_reach, run, state, end, Kept { recorded, whole: damage.is_none() }).await)
     }
 }
 

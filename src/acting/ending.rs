@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::acting::launch::{Launcher, unless_stopped};
+use crate::acting::launch::{Launcher, Notices, blocking, unless_stopped};
 use crate::acting::metrics;
+use crate::acting::trouble::Admins;
+use crate::cli::error::Failed;
 use crate::cli::exit::ExitCode;
 use crate::cli::output::Style;
 use crate::cli::runs_show::RunView;
@@ -12,8 +14,10 @@ use crate::cli::{runs, summary};
 use crate::notify::Delivery;
 use crate::telemetry;
 use crate::telemetry::logs::{self, Labels};
+use crate::workflow::definition::Mode;
 use crate::workflow::event::SessionEnd;
-use crate::workflow::id::RunId;
+use crate::workflow::id::{RunId, WorkflowName};
+use crate::workflow::recorder::Unrecorded;
 use crate::workflow::run::RunState;
 use crate::workflow::session;
 use crate::workflow::store::{Compacted, Options, Retention, Store, StoreError, View, compact_if_due};
@@ -23,6 +27,15 @@ pub const KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Whoever sent a signal waits.
 const PATIENCE_AFTER_A_SIGNAL: Duration = Duration::from_secs(2);
+
+/// What is left of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kept {
+    /// It is in the store.
+    pub(super) recorded: bool,
+    /// Nobody has come upon a damage of the store.
+    pub(super) whole: bool,
+}
 
 impl Launcher {
     /// What goes out when the work is done: all at once, and none of it longer than a signal or the budget allows.
@@ -108,14 +121,36 @@ impl Launcher {
         false
     }
 
+    /// The store cannot be read in places, which was found when the run's messages were written already, or gone: the admins
+    /// are told at once.
+    pub(super) async fn tell_of_damage(
+        &self,
+        workflow: WorkflowName,
+        notices: &Notices,
+        mode: Mode,
+        damage: &Unrecorded,
+    ) -> Result<(), Failed> {
+        let Unrecorded { code, why } = damage;
+        tracing::error!(%code, "the run is recorded, in a store that is damaged: {why}");
+        match mode {
+            Mode::Normal => {}
+            // Who tries something out is not to call the admins.
+            Mode::Test | Mode::Onboard | Mode::OnboardPush => return Ok(()),
+        }
+        let admins = Admins::of_config(&self.site.config, notices);
+        let failed = Failed::new(*code, why.clone()).next("mt store verify");
+        blocking(move || admins.tell(workflow.as_str(), "is recorded in a damaged store", &failed)).await
+    }
+
     pub(super) async fn close(
         &self,
         store: Option<&Store>,
         run: RunId,
         state: RunState,
         end: SessionEnd,
-        recorded: bool,
+        kept: Kept,
     ) -> ExitCode {
+        let Kept { recorded, whole } = kept;
         let others: BTreeSet<RunId> = state.machines.values().filter_map(|machine| machine.other_run).collect();
         let prefixes = move |view: &View<'_>| -> Result<_, StoreError> {
             let others = others.into_iter().map(|other| Ok((other, view.shortest_prefix(other)?)));
@@ -131,7 +166,7 @@ impl Launcher {
             SessionEnd::Interrupted => self.stop.by(),
             SessionEnd::Finished | SessionEnd::Cancelled | SessionEnd::Lost => None,
         };
-        let code = ExitCode::of_run(state.run.status, &state.run.tally, recorded, stopped_by);
+        let code = ExitCode::of_run(state.run.status, &state.run.tally, recorded && whole, stopped_by);
         let view =
             RunView { state, owner_alive: true, prefix, others, failing: BTreeMap::new(), told: BTreeMap::new() };
         let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());

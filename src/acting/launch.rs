@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::acting::effective::pinned;
 use crate::acting::signals::Stop;
 use crate::acting::site::Site;
-use crate::acting::worker::{Worker, raise_open_files};
+use crate::acting::worker::{Unusable, Worker, raise_open_files};
 use crate::acting::{here, subjects, takeover, uid_book};
 use crate::cli::error::{Failed, codes};
 use crate::cli::exit::{ExitCode, StopSignal};
@@ -19,6 +19,7 @@ use crate::telemetry::traces;
 use crate::workflow::definition::{Interrupted, Mode, Step, Workflow};
 use crate::workflow::event::{PlannedStep, RunCreated, Selection};
 use crate::workflow::id::{ProcessId, RunId, Subject};
+use crate::workflow::recorder::Unrecorded;
 use crate::workflow::run::RunState;
 use crate::workflow::session::{self, ClaimError, CutOff, IsDead, Wanted};
 use crate::workflow::status::RunStatus;
@@ -26,6 +27,9 @@ use crate::workflow::store::{Access, Store, hash_of_definition};
 
 /// How far back a start looks for runs that were cut off.
 const LOOK_BACK: usize = 200;
+
+/// Where nobody has said more.
+pub(super) const NO_STORE: &str = "there is no store";
 
 /// What is told to whom.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +69,7 @@ pub struct Launcher {
     pub(super) worker: Worker,
     pub(super) store: Option<Store>,
     /// Why there is no store.
-    pub(super) unusable: Option<String>,
+    pub(super) unusable: Option<Unrecorded>,
     pub(super) stop: Stop,
 }
 
@@ -75,12 +79,12 @@ impl Launcher {
         raise_open_files();
         let stop = Stop::listen().map_err(|e| unexpected("listen for signals", &e))?;
         let (store, unusable) = match &worker.places.state {
-            Err(why) => (None, Some(why.to_string())),
+            Err(Unusable { code, why }) => (None, Some(Unrecorded { code: *code, why: why.clone() })),
             Ok(state) => {
                 let state = state.clone();
                 match unless_stopped(&stop, move || Store::open(&state, Access::ReadWrite)).await? {
                     Ok(Ok(store)) => (Some(store), None),
-                    Ok(Err(error)) => (None, Some(format!("{error} [{}]", error.code()))),
+                    Ok(Err(error)) => (None, Some(Unrecorded::from(&error))),
                     Err(signal) => {
                         worker.owner.leave();
                         let message = "asked to stop before the work began: nothing was done";
@@ -89,8 +93,8 @@ impl Launcher {
                 }
             }
         };
-        if let Some(why) = &unusable {
-            tracing::error!("the store cannot be used; the work is done and not recorded: {why}");
+        if let Some(Unrecorded { code, why }) = &unusable {
+            tracing::error!(%code, "the store cannot be used; the work is done and not recorded: {why}");
         }
         if let (Some(store), Ok(state)) = (&store, &worker.places.state) {
             let (store, state) = (store.clone(), state.clone());
@@ -109,10 +113,16 @@ impl Launcher {
     /// The store, if it can be used.
     pub fn store(&self) -> Result<&Store, Failed> {
         self.store.as_ref().ok_or_else(|| {
-            let why = self.unusable.clone().unwrap_or_default();
-            Failed::new(crate::workflow::store::IO, format!("the store cannot be used: {why}"))
+            let unusable = self.unusable.clone().unwrap_or_else(|| Unrecorded::from(NO_STORE));
+            Failed::new(unusable.code, format!("the store cannot be used: {}", unusable.why))
                 .exit(ExitCode::StoreUnusable)
         })
+    }
+
+    /// What of the store cannot be read, if this process has come upon it. What is written to it then may be lost with the
+    /// rest: it is as good as none.
+    pub(super) fn damage(&self) -> Option<Unrecorded> {
+        self.store.as_ref().and_then(Store::damage).map(|error| Unrecorded::from(&error))
     }
 
     /// The configuration and the process around it.
@@ -157,7 +167,7 @@ impl Launcher {
             steps: order.workflow.steps.iter().map(planned).collect(),
             finally: order.workflow.finally.iter().map(planned).collect(),
         };
-        let state = match &self.store {
+        let state = match self.store.as_ref().filter(|_| self.damage().is_none()) {
             None => session::begin(created, by).0,
             Some(store) => {
                 match session::create(store, created.clone(), order.workflow.source.clone(), by.clone()).await {
@@ -167,7 +177,7 @@ impl Launcher {
                     }
                     Err(error) => {
                         tracing::error!(code = %error.code(), "the store cannot be used; the work is done and not recorded: {error}");
-                        return self.unrecorded(session::begin(created, by).0, order, error.to_string()).await;
+                        return self.unrecorded(session::begin(created, by).0, order, Unrecorded::from(&error)).await;
                     }
                 }
             }

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 
+use crate::acting::launch::NO_STORE;
 use crate::acting::reports::{Reports, store_trouble};
 use crate::notify::{Outbox, OutboxEntry, OutboxError, OutboxStatus};
 use crate::redact::Secret;
 use crate::workflow::counters::{Counter, reported};
 use crate::workflow::id::{ProcessId, RunId};
-use crate::workflow::recorder::Recorder;
+use crate::workflow::recorder::{Recorder, Unrecorded};
 use crate::workflow::session::{IsDead, open_session};
 use crate::workflow::store::{Shelf, Store, StoreError, Tx, View};
 
@@ -54,7 +55,7 @@ impl SessionOutbox {
     }
 
     /// What a run that is not recorded has to tell.
-    fn in_memory(&self, why: &str) -> Vec<OutboxEntry> {
+    fn in_memory(&self, why: &Unrecorded) -> Vec<OutboxEntry> {
         let prepare = || match self.recorder.get() {
             Some(recorder) => recorder.with(|state| self.reports.unrecorded(state, store_trouble(why))),
             None => Vec::new(),
@@ -145,8 +146,10 @@ impl Outbox for SessionOutbox {
             if self.reports.to.off {
                 return Ok(Vec::new());
             }
-            let why = self.recorder.get().and_then(|recorder| recorder.why_unrecorded()).unwrap_or_default();
-            let Some(store) = self.store().cloned() else { return Ok(self.in_memory(why)) };
+            let Some(store) = self.store().cloned() else {
+                let why = self.recorder.get().and_then(|recorder| recorder.is_unrecorded().cloned());
+                return Ok(self.in_memory(&why.unwrap_or_else(|| Unrecorded::from(NO_STORE))));
+            };
             self.add_troubles(&store).await;
             let (process, is_dead) = (self.process, self.is_dead.clone());
             let found = store.read(move |view| waiting(view, run, process, &is_dead)).await.and_then(|found| found);
@@ -154,7 +157,7 @@ impl Outbox for SessionOutbox {
                 Ok(found) => found,
                 Err(error) => {
                     tracing::error!(code = %error.code(), "cannot read the outbox; every error of this run is told: {error}");
-                    return Ok(self.in_memory(&error.to_string()));
+                    return Ok(self.in_memory(&Unrecorded::from(&error)));
                 }
             };
             let (mut ready, mut nobodys) = (Vec::new(), Vec::new());

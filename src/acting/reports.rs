@@ -21,6 +21,7 @@ use crate::workflow::definition::{ForEach, Mode};
 use crate::workflow::event::AttemptOutcome;
 use crate::workflow::id::Subject;
 use crate::workflow::recorder::Epilogue;
+use crate::workflow::recorder::Unrecorded;
 use crate::workflow::run::{Machine, RunState};
 use crate::workflow::status::MachineStatus;
 use crate::workflow::store::{Shelf, StoreError, Tx};
@@ -283,10 +284,11 @@ fn is_good_test(state: &RunState) -> bool {
 }
 
 /// The trouble that a run has with the store.
-pub fn store_trouble(why: &str) -> Trouble {
+pub fn store_trouble(unrecorded: &Unrecorded) -> Trouble {
+    let why = words::one_line(&unrecorded.why);
     Trouble {
-        code: crate::workflow::store::IO,
-        message: format!("the store cannot be used; the work was done and is not recorded: {}", words::one_line(why)),
+        code: unrecorded.code,
+        message: format!("the store cannot be used; the work was done and is not recorded: {why}"),
         next: Some("mt store verify".to_owned()),
     }
 }

@@ -1,5 +1,7 @@
 //! What the admins are told when no run could begin: the configuration or the workflow cannot be used.
 //!
+//! And of a store that turns out to be damaged when the run has ended.
+//!
 //! There is no run and no outbox then: the message goes out at once, and if it cannot, the log says so. The next start
 //! tells it again.
 
@@ -16,6 +18,9 @@ use crate::redact::Secret;
 use crate::steps::environment::Snapshot;
 use crate::workflow::action::Failure;
 use crate::workflow::id::RunId;
+
+/// What is wrong with a run that is not there.
+pub const COULD_NOT_BEGIN: &str = "could not begin";
 
 /// Whom to tell, and how.
 pub struct Admins {
@@ -55,13 +60,14 @@ impl Admins {
         }
     }
 
-    /// Tells that a run of the workflow could not begin. Not to somebody who sits before it. Ends within some seconds.
-    pub fn tell(&self, workflow: &str, failed: &Failed) {
+    /// Tells what is wrong with the workflow's run: that it could not begin, say. Not to somebody who sits before it. Ends
+    /// within some seconds.
+    pub fn tell(&self, workflow: &str, what: &str, failed: &Failed) {
         if self.off || here::trigger() == "terminal" {
             return;
         }
         let trouble = Trouble { code: failed.code, message: failed.message.clone(), next: failed.next.clone() };
-        let words = words(workflow, &trouble);
+        let words = words(workflow, what, &trouble);
         let runtime = match crate::cli::small_runtime() {
             Ok(runtime) => runtime,
             Err(failed) => return tracing::warn!("cannot tell the admins: {}", failed.message),
@@ -95,7 +101,7 @@ impl Admins {
     }
 }
 
-fn words(workflow: &str, trouble: &Trouble) -> Words {
+fn words(workflow: &str, what: &str, trouble: &Trouble) -> Words {
     let run = RunWords {
         id: String::new(),
         workflow: workflow.to_owned(),
@@ -104,7 +110,7 @@ fn words(workflow: &str, trouble: &Trouble) -> Words {
         test: false,
         recorded: false,
     };
-    Words::of_trouble(run, format!("{workflow} could not begin"), trouble)
+    Words::of_trouble(run, format!("{workflow} {what}"), trouble)
 }
 
 fn entry(group: Group, from: &str, recipients: &[String], subject: String, body: String) -> OutboxEntry {

@@ -10,7 +10,7 @@ use super::output::Style;
 use crate::acting::effective::overrides;
 use crate::acting::launch::{Launcher, Notices, Order};
 use crate::acting::site::{Global, Site};
-use crate::acting::trouble::Admins;
+use crate::acting::trouble::{Admins, COULD_NOT_BEGIN};
 use crate::acting::worker::{Worker, runtime};
 use crate::config::{Service, is_mail_address};
 use crate::stderr;
@@ -106,14 +106,14 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<ExitCode, Failed> {
     let mut site = Site::load(global).map_err(|error| {
         let failed = super::of_config(&error);
         if usual {
-            Admins::of_error(&error, &notices).tell(&args.workflow, &failed);
+            Admins::of_error(&error, &notices).tell(&args.workflow, COULD_NOT_BEGIN, &failed);
         }
         failed
     })?;
     args.sending.apply(&mut site);
     let workflow = in_force(&site, &args.workflow).inspect_err(|failed| {
         if usual && failed.code != codes::NO_SUCH_WORKFLOW {
-            Admins::of_config(&site.config, &notices).tell(&args.workflow, failed);
+            Admins::of_config(&site.config, &notices).tell(&args.workflow, COULD_NOT_BEGIN, failed);
         }
     })?;
     fits(args, &workflow)?;

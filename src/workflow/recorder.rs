@@ -9,13 +9,36 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use jiff::Timestamp;
 
+use super::code::Code;
 use super::counters::{count, mode_counts, verdicts};
 use super::event::{Event, Fact, Scope};
 use super::fold::{IllegalEvent, Touched};
 use super::id::Subject;
 use super::run::{Machine, Run, RunState};
 use super::status::MachineStatus;
-use super::store::{Store, StoreError, Tx};
+use super::store::{MISSING, Store, StoreError, Tx};
+
+/// Why nothing is recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unrecorded {
+    /// What `mt explain` knows about it.
+    pub code: Code,
+    /// Why.
+    pub why: String,
+}
+
+impl From<&StoreError> for Unrecorded {
+    fn from(error: &StoreError) -> Self {
+        Self { code: error.code(), why: error.to_string() }
+    }
+}
+
+/// There is no store, for this reason.
+impl From<&str> for Unrecorded {
+    fn from(why: &str) -> Self {
+        Self { code: MISSING, why: why.to_owned() }
+    }
+}
 
 /// What the engine's user adds to the transactions that end machines.
 pub trait Epilogue: Send + Sync {
@@ -30,7 +53,7 @@ pub type Observer = Arc<dyn Fn(&Event, &RunState) + Send + Sync>;
 pub struct Recorder {
     held: Mutex<Held>,
     store: Option<Store>,
-    unrecorded: OnceLock<String>,
+    unrecorded: OnceLock<Unrecorded>,
     epilogue: Option<Arc<dyn Epilogue>>,
     observer: Option<Observer>,
 }
@@ -113,7 +136,7 @@ impl Recorder {
     }
 
     /// A recorder that keeps nothing, and why.
-    pub fn unrecorded(state: RunState, why: impl Into<String>, observer: Option<Observer>) -> Self {
+    pub fn unrecorded(state: RunState, why: impl Into<Unrecorded>, observer: Option<Observer>) -> Self {
         let this = Self::new(state, None, None, observer);
         this.give_up(why.into());
         this
@@ -121,7 +144,12 @@ impl Recorder {
 
     /// Why nothing is kept, if that is so.
     pub fn why_unrecorded(&self) -> Option<&str> {
-        self.unrecorded.get().map(String::as_str)
+        self.is_unrecorded().map(|unrecorded| unrecorded.why.as_str())
+    }
+
+    /// The same with its code.
+    pub fn is_unrecorded(&self) -> Option<&Unrecorded> {
+        self.unrecorded.get()
     }
 
     /// The store, while it can be used.
@@ -180,7 +208,7 @@ impl Recorder {
         if let Some(pending) = pending
             && let Err(error) = pending.await
         {
-            self.give_up(error.to_string());
+            self.give_up((&error).into());
         }
     }
 
@@ -193,9 +221,10 @@ impl Recorder {
         store.submit(move |tx| batch.write(tx, epilogue.as_deref()))
     }
 
-    fn give_up(&self, why: String) {
-        if self.unrecorded.set(why.clone()).is_ok() {
-            tracing::error!(%why, "the store cannot be used: this run goes on and is not recorded");
+    fn give_up(&self, unrecorded: Unrecorded) {
+        if self.unrecorded.set(unrecorded.clone()).is_ok() {
+            let Unrecorded { code, why } = unrecorded;
+            tracing::error!(%code, %why, "the store cannot be used: this run goes on and is not recorded");
         }
     }
 

@@ -1,6 +1,7 @@
 //! A store that cannot be used: tokens are pushed all the same, and it is said loudly.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,6 +19,7 @@ const NODES: [&str; 2] = ["node1", "node2"];
 fn corner<'a>(lab: &'a crate::support::lab::Lab, name: &str) -> Corner<'a> {
     let corner = Corner::new(lab, name);
     corner.configure(|config| {
+        config["notifications"]["admin_email"] = admin(name).into();
         let role = &mut config["experiments"]["dune"]["roles"]["production"];
         role["defaultRoleFileDestinationTemplateOverride"] = format!("/tmp/{name}_{{{{.DesiredUID}}}}").into();
         role.as_object_mut().expect("a map").remove("desiredUIDOverride");
@@ -25,17 +27,28 @@ fn corner<'a>(lab: &'a crate::support::lab::Lab, name: &str) -> Corner<'a> {
     corner
 }
 
+fn admin(name: &str) -> String {
+    format!("admin-{name}@example.org")
+}
+
+/// What the admins of the corner were told, without what breaks the lines of mails.
+fn told(corner: &Corner, name: &str) -> Vec<String> {
+    let mails = corner.lab.mails().into_iter().filter(|mail| mail.to == [admin(name)]);
+    mails.map(|mail| mail.text.replace("=\r\n", "").replace("=\n", "").split_whitespace().collect()).collect()
+}
+
 fn pushed(corner: &Corner, name: &str) -> [PathBuf; 2] {
     NODES.map(|node| corner.lab.path(format!("nodes/{node}/tmp/{name}_1234")))
 }
 
-/// Runs dune; both nodes have got its token, and the exit code and the log say that nothing was recorded. `runtime`: what
+/// Runs dune; both nodes have got its token, and the exit code, the log and a mail say that nothing was recorded. `runtime`: what
 /// stands in for the state directory; else /dev/shm does, which tests share.
 #[track_caller]
 fn pushes_unrecorded(corner: &Corner, name: &str, runtime: Option<&Path>) -> Ended {
     for path in pushed(corner, name) {
         let _ = fs::remove_file(path);
     }
+    let before = told(corner, name).len();
     let mut mt = corner.mt(&["run", "token-push", "-s", DUNE]);
     if let Some(runtime) = runtime {
         mt.env("LAB_RUN_ENV_PASS", "XDG_RUNTIME_DIR").env("XDG_RUNTIME_DIR", runtime);
@@ -47,6 +60,8 @@ fn pushes_unrecorded(corner: &Corner, name: &str, runtime: Option<&Path>) -> End
     assert!(ended.err.contains("ERROR") && ended.err.contains("the store cannot be used"), "{ended:?}");
     assert!(ended.err.contains("1 service succeeded") && ended.err.contains("not recorded"), "{ended:?}");
     assert_eq!(corner.processes(), [""; 0]);
+    let told = told(corner, name).split_off(before);
+    assert!(told.len() == 1 && told[0].contains("thestorecannotbeused"), "the admins are told once: {told:?}");
     ended
 }
 
@@ -150,7 +165,9 @@ fn small_disk(corner: &Corner) -> bool {
     let mut mount = corner.lab.tool("enter");
     let mounted = mount.args(["mount", "-t", "tmpfs", "-o", &options, "tmpfs"]).arg(&state).output().expect("lab/lab");
     if !mounted.status.success() {
-        eprintln!("SKIPPED: no tmpfs can be mounted: {}", String::from_utf8_lossy(&mounted.stderr));
+        // Not `eprintln`: what a test that succeeds prints is kept from people.
+        let why = String::from_utf8_lossy(&mounted.stderr);
+        writeln!(std::io::stderr(), "SKIPPED: no tmpfs can be mounted: {why}").expect("stderr is there");
     }
     mounted.status.success()
 }

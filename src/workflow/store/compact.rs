@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
@@ -59,7 +60,9 @@ pub fn compact_if_due(state: &StateDir, options: &Options) -> Result<Option<Comp
 /// [`StoreError`]; the store is as it was then. `Ok(None)`: there is no store.
 pub fn compact(state: &StateDir, options: &Options) -> Result<Option<Compacted>, StoreError> {
     let _turn = Line::new(state).turn(options.patience)?;
-    let Some(opened) = Opened::open_caught(state, Access::ReadWrite, options.min_free)? else { return Ok(None) };
+    let Some(opened) = Opened::open_caught(state, Access::ReadWrite, options.min_free, &Arc::default())? else {
+        return Ok(None);
+    };
     let path = state.store();
     let size = |of| size_of(of).map_err(|e| StoreError::io("look at", of, e));
     let before = size(&path)?;

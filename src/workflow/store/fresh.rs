@@ -69,7 +69,7 @@ impl Fresh {
 
     /// What was written so far.
     pub(super) fn view(&self) -> View<'_> {
-        View::new(Some(Base { trees: &self.sled.trees, path: &self.path }), None, &self.path)
+        View::new(Some(Base { trees: &self.sled.trees, path: &self.path, counts: None }), None, &self.path)
     }
 
     /// Makes it whole and durable, and says where it is.

@@ -3,9 +3,9 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -51,6 +51,20 @@ pub(super) struct Counts {
     pub(super) writes: AtomicU64,
     pub(super) turns: AtomicU64,
     pub(super) hand_overs: AtomicU64,
+    /// The first damage it came upon.
+    pub(super) damage: OnceLock<StoreError>,
+}
+
+impl Counts {
+    /// Remembers a damage.
+    pub(super) fn noting<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        done.inspect_err(|error| {
+            if let StoreError::Damaged { .. } = error {
+                // The first one counts.
+                let _ = self.damage.set(error.clone());
+            }
+        })
+    }
 }
 
 /// What a handle has done so far.
@@ -203,6 +217,12 @@ impl Store {
             // An error means that the thread has ended, which is as good, or that its disk hangs.
             let _ = closed.recv_timeout(self.answer);
         }
+    }
+
+    /// The first damage that this handle has come upon, whoever was told of it: a store that opens may have parts that
+    /// cannot be read.
+    pub fn damage(&self) -> Option<StoreError> {
+        self.counts.damage.get().cloned()
     }
 
     /// What this handle has done so far.

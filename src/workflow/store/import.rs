@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -228,7 +229,9 @@ fn present(state: &StateDir, replace: bool, options: &Options) -> Result<Option<
 
 /// How many runs and UIDs there are in a store of which every record can be read.
 fn held(state: &StateDir, options: &Options) -> Result<Option<(usize, usize)>, StoreError> {
-    let Some(opened) = Opened::open_caught(state, Access::ReadOnly, options.min_free)? else { return Ok(None) };
+    let Some(opened) = Opened::open_caught(state, Access::ReadOnly, options.min_free, &Arc::default())? else {
+        return Ok(None);
+    };
     let path = state.store();
     let view = View::new(Some(opened.base()), None, &path);
     let held = read_all(&view).and_then(|()| Ok((view.newest_runs(usize::MAX)?.len(), view.uids()?.len())));

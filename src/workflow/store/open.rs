@@ -7,6 +7,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
@@ -18,7 +19,7 @@ use super::caught::{Held, caught};
 use super::durable;
 use super::error::{HolderState, StoreError};
 use super::fresh;
-use super::handle::Access;
+use super::handle::{Access, Counts};
 use super::keys::{self, TREES, Tree};
 use super::overlay::Overlay;
 use super::record;
@@ -57,6 +58,7 @@ pub(super) enum Purpose {
 
 /// The store, open. One process at a time has one.
 pub(super) struct Opened {
+    counts: Arc<Counts>,
     sled: Held<Sled>,
     path: PathBuf,
     sidecar_path: PathBuf,
@@ -74,13 +76,19 @@ impl std::fmt::Debug for Opened {
 
 impl Opened {
     /// [`Opened::open`], for which a panic of sled is a damage like any other.
-    pub(super) fn open_caught(state: &StateDir, access: Access, min_free: u64) -> Result<Option<Self>, StoreError> {
-        caught(|| Self::open(state, access, min_free))
-            .unwrap_or_else(|why| Err(StoreError::damaged(&state.store(), format!("sled gave up: {why}"))))
+    pub(super) fn open_caught(
+        state: &StateDir,
+        access: Access,
+        min_free: u64,
+        counts: &Arc<Counts>,
+    ) -> Result<Option<Self>, StoreError> {
+        let opened = caught(|| Self::open(state, access, min_free, counts))
+            .unwrap_or_else(|why| Err(StoreError::damaged(&state.store(), format!("sled gave up: {why}"))));
+        counts.noting(opened)
     }
 
     /// Opens the store, or makes it if there is none; `Ok(None)`: there is none, and it was only to be read.
-    fn open(state: &StateDir, access: Access, min_free: u64) -> Result<Option<Self>, StoreError> {
+    fn open(state: &StateDir, access: Access, min_free: u64, counts: &Arc<Counts>) -> Result<Option<Self>, StoreError> {
         let path = state.store();
         check_free_space(&path, state.path(), min_free)?;
         let sidecar = Sidecar::read(&state.sidecar(), &path)?;
@@ -119,7 +127,8 @@ impl Opened {
         if access == Access::ReadWrite {
             sweep(state);
         }
-        Ok(Some(Self { sled, path, sidecar_path: state.sidecar(), sidecar, sequence, access, min_free }))
+        let counts = Arc::clone(counts);
+        Ok(Some(Self { counts, sled, path, sidecar_path: state.sidecar(), sidecar, sequence, access, min_free }))
     }
 
     /// Its id, and how many group commits it has seen.
@@ -128,7 +137,7 @@ impl Opened {
     }
 
     pub(super) fn base(&self) -> Base<'_> {
-        Base { trees: &self.sled.trees, path: &self.path }
+        Base { trees: &self.sled.trees, path: &self.path, counts: Some(&self.counts) }
     }
 
     /// Is there room for so many bytes more? Asked before each commit, because sled does not survive a full disk.
@@ -138,7 +147,12 @@ impl Opened {
     }
 
     /// Makes the changes durable, all or none. After an error the store may be broken, see `Worker::drop_broken`.
-    pub(super) fn commit(&mut self, mut changes: Overlay) -> Result<(), StoreError> {
+    pub(super) fn commit(&mut self, changes: Overlay) -> Result<(), StoreError> {
+        let committed = self.try_to_commit(changes);
+        self.counts.noting(committed)
+    }
+
+    fn try_to_commit(&mut self, mut changes: Overlay) -> Result<(), StoreError> {
         pass(CrashPoint::StoreCommitBefore);
         let sequence = self.sequence + 1;
         changes.set(Tree::Meta, keys::SEQUENCE, Some(record::encode(Tree::Meta, keys::SEQUENCE, &sequence)?));
@@ -206,7 +220,7 @@ fn sweep(state: &StateDir) {
 
 /// Is the store the one the sidecar speaks of, and not older? Gives its sequence and id.
 fn identify(path: &Path, trees: &[sled::Tree; TREES], sidecar: Option<&Sidecar>) -> Result<(u64, Ulid), StoreError> {
-    let view = View::new(Some(Base { trees, path }), None, path);
+    let view = View::new(Some(Base { trees, path, counts: None }), None, path);
     let (sequence, id) = (view.sequence()?, view.store_id()?);
     let what = match (id, sidecar) {
         (None, _) => "it opened without what was written to it".to_owned(),
@@ -260,7 +274,7 @@ fn try_a_copy(state: &StateDir, sidecar: Option<&Sidecar>, min_free: u64) -> Res
     pass(CrashPoint::StoreCopied);
     let checked = open_sled(&copy.0, Purpose::Try).and_then(|sled| {
         identify(&copy.0, &sled.trees, sidecar)?;
-        read_all(&View::new(Some(Base { trees: &sled.trees, path: &copy.0 }), None, &copy.0))
+        read_all(&View::new(Some(Base { trees: &sled.trees, path: &copy.0, counts: None }), None, &copy.0))
     });
     // The copy goes away: the message speaks of the store.
     checked.map_err(|error| match error {

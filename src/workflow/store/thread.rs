@@ -175,7 +175,7 @@ impl Worker {
             return Err(error.clone());
         }
         let turn = self.line.turn(self.options.patience)?;
-        let opened = Opened::open_caught(&self.state, self.access, self.options.min_free);
+        let opened = Opened::open_caught(&self.state, self.access, self.options.min_free, &self.counts);
         match opened {
             Ok(opened) => {
                 self.counts.turns.fetch_add(1, Ordering::Relaxed);

@@ -12,6 +12,7 @@ use ulid::Ulid;
 
 use super::caught::caught;
 use super::error::StoreError;
+use super::handle::Counts;
 use super::keys::{self, Shelf, TREES, Tree};
 use super::overlay::Overlay;
 use super::record;
@@ -34,6 +35,8 @@ type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 pub(super) struct Base<'a> {
     pub(super) trees: &'a [sled::Tree; TREES],
     pub(super) path: &'a Path,
+    /// Where damages are noted.
+    pub(super) counts: Option<&'a Counts>,
 }
 
 impl Base<'_> {
@@ -257,7 +260,14 @@ impl<'a> View<'a> {
     pub(super) fn record<T: DeserializeOwned>(&self, tree: Tree, key: &str) -> Result<Option<T>, StoreError> {
         match self.raw(tree, key.as_bytes())? {
             None => Ok(None),
-            Some(bytes) => record::decode(self.path, tree, key.as_bytes(), &bytes).map(Some),
+            Some(bytes) => self.noting(record::decode(self.path, tree, key.as_bytes(), &bytes)).map(Some),
+        }
+    }
+
+    fn noting<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+        match self.base.as_ref().and_then(|base| base.counts) {
+            Some(counts) => counts.noting(done),
+            None => done,
         }
     }
 
@@ -265,7 +275,7 @@ impl<'a> View<'a> {
         let changed = self.own.get(tree, key).or_else(|| self.group.and_then(|group| group.get(tree, key)));
         match (changed, &self.base) {
             (Some(value), _) => Ok(value.map(<[u8]>::to_vec)),
-            (None, Some(base)) => base.get(tree, key),
+            (None, Some(base)) => self.noting(base.get(tree, key)),
             (None, None) => Ok(None),
         }
     }
@@ -312,8 +322,12 @@ impl<'a> View<'a> {
         Ok(ids)
     }
 
-    /// Walks over disk and overlays at once; where both know a key, the overlay wins.
     fn scan(&self, tree: Tree, range: Range<'_>, newest_first: bool, each: &mut Each<'_>) -> Result<(), StoreError> {
+        self.noting(self.walk(tree, range, newest_first, each))
+    }
+
+    /// Walks over disk and overlays at once; where both know a key, the overlay wins.
+    fn walk(&self, tree: Tree, range: Range<'_>, newest_first: bool, each: &mut Each<'_>) -> Result<(), StoreError> {
         let mut changed = Changed {
             group: directed(self.group.into_iter().flat_map(|group| group.range(tree, range)), newest_first).peekable(),
             own: directed(self.own.range(tree, range), newest_first).peekable(),
