@@ -354,6 +354,17 @@ mod tests {
         assert!(before.1 < after.1, "the linker has taken the C library's rename");
     }
 
+    #[test]
+    fn what_a_killed_process_has_left_is_synced_before_sled_opens_the_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = directory.path().join("store");
+        open(&store).insert("large", vec![7; 200 << 10]).unwrap();
+        begin(&store).unwrap();
+        assert_eq!(syncs(&store), 1);
+        let newest = ids(&store).into_iter().max().unwrap();
+        assert_eq!(stores()[&resolved(&store).join("blobs")].older, newest + 1);
+    }
+
     /// What every sync here relies on: nothing that is written later is taken for older.
     #[test]
     fn a_blob_is_always_newer_than_those_before_it_and_than_the_snapshot() {
