@@ -22,8 +22,6 @@ pub enum CrashPoint {
     StoreMadeAfter,
     /// A group commit is made up and nothing of it is written.
     StoreCommitBefore,
-    /// A part of the log is written and not yet durable.
-    StoreSyncBefore,
     /// A group commit is durable and nobody knows.
     StoreCommitAfter,
     /// The store that is replaced is put aside, and nothing is in its place.
@@ -68,11 +66,10 @@ pub enum CrashPoint {
 
 impl CrashPoint {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 23] = [
         Self::StoreMadeBefore,
         Self::StoreMadeAfter,
         Self::StoreCommitBefore,
-        Self::StoreSyncBefore,
         Self::StoreCommitAfter,
         Self::StoreAsideAfter,
         Self::StoreCopied,
@@ -101,7 +98,6 @@ impl CrashPoint {
             Self::StoreMadeBefore => "store-made-before",
             Self::StoreMadeAfter => "store-made-after",
             Self::StoreCommitBefore => "store-commit-before",
-            Self::StoreSyncBefore => "store-sync-before",
             Self::StoreCommitAfter => "store-commit-after",
             Self::StoreAsideAfter => "store-aside-after",
             Self::StoreCopied => "store-copied",
@@ -147,7 +143,6 @@ impl CrashPoint {
             Self::StoreMadeBefore
             | Self::StoreMadeAfter
             | Self::StoreCommitBefore
-            | Self::StoreSyncBefore
             | Self::StoreCommitAfter
             | Self::StoreAsideAfter
             | Self::StoreCopied

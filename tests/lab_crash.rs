@@ -177,7 +177,6 @@ impl Site {
             CrashPoint::OutboxSendBefore
             | CrashPoint::OutboxSendAfter
             | CrashPoint::StoreCommitBefore
-            | CrashPoint::StoreSyncBefore
             | CrashPoint::StoreCommitAfter => came,
             CrashPoint::StoreMadeBefore
             | CrashPoint::StoreMadeAfter

@@ -8,16 +8,16 @@ mod past;
 mod store_support;
 
 use std::collections::BTreeMap;
+use std::ffi::c_int;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use managed_tokens::crash_point;
 use managed_tokens::workflow::id::RunId;
 use managed_tokens::workflow::store::{
     self, Access, From, ImportError, ImportOrder, Options, Retention, Shelf, StateDir, Store, StoreError,
@@ -352,12 +352,30 @@ fn power(directory: &Path) {
     unsafe { libc::_exit(0) }
 }
 
-/// Ends in the middle of the sync of a commit with a big page, by `MT_CRASH_AT`.
+/// How many files are synced until the process is killed; 0: it is not.
+static SYNCS_LEFT: AtomicU64 = AtomicU64::new(0);
+
+/// The linker takes it in the place of the C library's.
+#[unsafe(no_mangle)]
+extern "C" fn fdatasync(file: c_int) -> c_int {
+    let left = SYNCS_LEFT.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+    if left == Ok(1) {
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).expect("it is our own process");
+        // The signal is for the process; this thread must not run on for a moment.
+        loop {
+            std::thread::park();
+        }
+    }
+    // SAFETY: a number is all that the system takes.
+    unsafe { libc::syscall(libc::SYS_fdatasync, file) as c_int }
+}
+
+/// Ends in the middle of a commit with a big page, when it is about to sync the page, or the log that points to it.
 fn killed(directory: &Path) {
     let state = StateDir::create(directory.join("state")).expect("a state directory");
     let store = Store::open(&state, Access::ReadWrite).expect("there is room");
     let from: u64 = std::env::var("FROM").expect("a number").parse().expect("a number");
-    crash_point::arm();
+    SYNCS_LEFT.store(std::env::var("AT").expect("when").parse().expect("a number"), Ordering::SeqCst);
     for n in from.. {
         let (key, size) = (format!("w0/{n}"), 150_000 + n as usize % 1000);
         let text = key.clone();
@@ -486,10 +504,10 @@ fn what_a_killed_process_has_left_is_durable_for_whoever_opens_the_store_next() 
     let Some(disk) = Disk::of((192 + 8 * rounds) << 20) else { return };
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for round in 0..rounds {
-        let (from, at) = ((round * 100_000).to_string(), format!("store-sync-before:{}", 7 + 3 * round));
+        let (from, at) = ((round * 100_000).to_string(), (11 + round).to_string());
         // Killed, and the power fails when the next has opened the store: the disk stays mounted in between.
         let script = format!(
-            "mount -o loop \"$IMAGE\" \"$DIR\"; MT_CRASH_AT=\"$AT\" {COPY} || [ $? = 137 ]; {PART}=opened {COPY}; umount -l \"$DIR\""
+            "mount -o loop \"$IMAGE\" \"$DIR\"; {COPY} || [ $? = 137 ]; {PART}=opened {COPY}; umount -l \"$DIR\""
         );
         let output = disk.in_namespace(&script, &[(PART, "killed"), ("FROM", &from), ("AT", &at)]).unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

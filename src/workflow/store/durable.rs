@@ -27,8 +27,6 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
-use crate::crash_point::{CrashPoint, pass};
-
 /// The stores that this process has or had open, by the directories of their blobs.
 static STORES: Mutex<BTreeMap<PathBuf, Blobs>> = Mutex::new(BTreeMap::new());
 
@@ -213,7 +211,6 @@ fn told(done: io::Result<()>) -> c_int {
 /// This is the C library's name and signature.
 #[unsafe(no_mangle)]
 extern "C" fn sync_file_range(file: c_int, _offset: i64, _length: i64, _flags: c_uint) -> c_int {
-    pass(CrashPoint::StoreSyncBefore);
     // SAFETY: the caller has the file open while it waits for us, and closes it itself.
     let log = ManuallyDrop::new(unsafe { File::from_raw_fd(file) });
     told(fs::read_link(format!("/proc/self/fd/{file}")).and_then(|path| match path.parent() {
