@@ -103,7 +103,7 @@ pub fn config_ron(data: &[u8]) {
 /// Refused with printable words, or accepted with names that can go on a command line.
 fn config(data: &[u8], format: config::Format) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let environment = Environment::new([("HOME", "/home/mt")], "/work");
+    let environment = Environment::new([("HOME", "/home/mt")], "/site");
     match config::parse(text, format, Path::new("/etc/mt/config"), &environment) {
         Ok(config) => {
             config.warnings.iter().for_each(|warning| printable(&warning.render("warning")));
@@ -347,7 +347,7 @@ pub fn command_line(data: &[u8]) {
 fn selection(text: &str) {
     const CONFIG: &str = r#"{"keytabPath": "/k", "kerberosPrincipalPattern": "{{.Account}}@R", "experiments": {"dune":
         {"roles": {"production": {"account": "dunepro", "destinationNodes": ["dune01"]}}}}}"#;
-    let environment = Environment::new([("HOME", "/home/mt")], "/work");
+    let environment = Environment::new([("HOME", "/home/mt")], "/site");
     let config = config::parse(CONFIG, config::Format::Json, Path::new("c.json"), &environment);
     let config = config.expect("a configuration as simple as can be");
     let given = [text.to_owned()];

@@ -20,6 +20,8 @@
 pub mod acting;
 pub mod cli;
 pub mod config;
+#[cfg(test)]
+mod cpu_time;
 pub mod crash_point;
 pub mod explain;
 #[doc(hidden)]

@@ -13,7 +13,7 @@ fn blocks(language: &str) -> Vec<&'static str> {
 }
 
 fn load(text: &str, format: Format) -> Result<managed_tokens::config::Config, LoadError> {
-    parse(text, format, Path::new("managedTokens.yml"), &Environment::new([("HOME", "/nonexistent")], "/work"))
+    parse(text, format, Path::new("managedTokens.yml"), &Environment::new([("HOME", "/nonexistent")], "/site"))
 }
 
 #[test]

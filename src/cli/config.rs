@@ -325,7 +325,7 @@ mod tests {
     }
 
     fn run_on(file: &Path, command: ConfigCommand, output: OutputFormat) -> (u8, String, String) {
-        let environment = Environment::new([("_condor_COLLECTOR_HOST", "env.example.org")], "/work");
+        let environment = Environment::new([("_condor_COLLECTOR_HOST", "env.example.org")], "/site");
         let around = Around { configfile: Some(file), environment: &environment, output, style: Style::PLAIN };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = run(command, &around, &mut out, &mut err).unwrap();

@@ -169,7 +169,7 @@ mod tests {
 
     fn run_on(command: &ServicesCommand, output: OutputFormat) -> (u8, String, String) {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config/site.json");
-        let environment = Environment::new([("HOME", "/nonexistent")], "/work");
+        let environment = Environment::new([("HOME", "/nonexistent")], "/site");
         let around = Around { configfile: Some(&file), environment: &environment, output, style: Style::PLAIN };
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let code = run(command, &around, &mut out, &mut err).unwrap();

@@ -53,7 +53,7 @@ pub mod codes {
             "an attempt did not end in its time",
             "What it started was ended: SIGTERM, two seconds later SIGKILL, for the whole process group.\n\
              The time is the step's `timeout` in the workflow, or the configuration's `timeouts`.\n\
-             `mt runs show --timing` says how long the step usually takes. See whether the peer answers at all.",
+             `mt runs show --timing` of an earlier run says how long it takes when all is well. See whether the peer answers at all.",
         ),
         (
             DEADLINE,
