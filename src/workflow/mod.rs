@@ -1,7 +1,7 @@
 //! The engine: durable runs of declared workflows.
 //!
 //! It knows runs, machines, steps and targets; it knows nothing of tokens and imports none of its
-//! neighbours. A crate that has never heard of Kerberos can use it: `tests/engine.rs` does.
+//! neighbours. A crate that has never heard of Kerberos can use it: `tests/engine` does.
 //!
 //! | our word | meaning |
 //! |---|---|
