@@ -228,9 +228,9 @@ impl Run {
             }
             Shot::CtrlC => self.type_ctrl_c(),
             Shot::CtrlCTwice => {
-                self.type_ctrl_c();
-                // It would be done in two seconds, and on a busy machine before it is asked again.
+                // It would be done in two seconds at most, and perhaps before it is asked again.
                 send(worker, Signal::SIGSTOP);
+                self.type_ctrl_c();
                 // What is tested is the pause itself. Of two that come too late for their pause the guardian hears one.
                 wait_for("the end of patience", || {
                     std::thread::sleep(std::time::Duration::from_millis(1_100));
