@@ -18,8 +18,9 @@ use super::view::View;
 /// How often a holder with nothing to do looks whether somebody waits.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A holder with work to do keeps the store this long before it hands it over: opening costs more than 10 ms.
-const HOLD_AT_LEAST: Duration = Duration::from_millis(25);
+/// A holder with work to do keeps the store this long before it hands it over, about as long as opening takes: with four busy
+/// processes whoever waits gets it within 250 ms.
+const HOLD_AT_LEAST: Duration = Duration::from_millis(15);
 
 /// A writer with nothing to do lets the store go after this long, whether somebody waits or not.
 const HOLD_IDLE: Duration = Duration::from_secs(2);
