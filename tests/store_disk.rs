@@ -497,7 +497,8 @@ fn what_was_acknowledged_before_the_power_failed_is_there_afterwards() {
     say(&format!("{} acknowledged writes in {rounds} rounds of power failures, none lost", known.len()));
 }
 
-/// What it has written and not synced is there for whoever opens the store next, who relies on it.
+/// What it has written and not synced is there for whoever opens the store next, who relies on it. Two syncs stand for that: before
+/// sled opens a store, and when sled names a snapshot. With one of them taken out the other still does it; with both, this fails.
 #[test]
 fn what_a_killed_process_has_left_is_durable_for_whoever_opens_the_store_next() {
     let rounds = rounds(4, 50);
