@@ -8,17 +8,24 @@ mod store_support;
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::fs;
+use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
-use std::sync::{Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use managed_tokens::workflow::store::{self, From, ImportError, ImportOrder, Options, Shelf, StateDir, StoreError};
 use store_support::{counter, raise, reader, state, writer};
 use tempfile::TempDir;
 
+/// The device and the number of a file.
+type FileId = (u64, u64);
+
+fn file_id(of: &Metadata) -> FileId {
+    (of.dev(), of.ino())
+}
+
 struct Bad {
-    /// The number of the file.
-    file: u64,
+    file: FileId,
     /// Where it begins.
     at: i64,
     /// How often it is not read; `None`: ever.
@@ -30,12 +37,36 @@ static BAD: Mutex<Vec<Bad>> = Mutex::new(Vec::new());
 
 const SECTOR: i64 = 4096;
 
+fn bad() -> MutexGuard<'static, Vec<Bad>> {
+    BAD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A sector that cannot be read for as long as this lives. The file has to outlive it: the number of a removed file is given
+/// to another, which would have the sector then.
+struct BadSector(FileId);
+
+impl BadSector {
+    /// In the middle of a file.
+    fn within(path: &Path, times: Option<usize>) -> BadSector {
+        let of = fs::metadata(path).unwrap();
+        let middle = of.len() as i64 / 2 / SECTOR * SECTOR + 16 * SECTOR;
+        bad().push(Bad { file: file_id(&of), at: middle, times });
+        BadSector(file_id(&of))
+    }
+}
+
+impl Drop for BadSector {
+    fn drop(&mut self) {
+        bad().retain(|bad| bad.file != self.0);
+    }
+}
+
 fn is_bad(file: c_int, from: i64, length: usize) -> bool {
-    let mut all = BAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = bad();
     if all.is_empty() {
         return false;
     }
-    let Ok(file) = fs::metadata(format!("/proc/self/fd/{file}")).map(|file| file.ino()) else { return false };
+    let Ok(file) = fs::metadata(format!("/proc/self/fd/{file}")).map(|file| file_id(&file)) else { return false };
     let meets = |bad: &&mut Bad| bad.file == file && from < bad.at + SECTOR && from + length as i64 > bad.at;
     match all.iter_mut().find(meets) {
         Some(Bad { times: None, .. }) => true,
@@ -86,8 +117,15 @@ fn where_directories_cannot_be_exchanged_nothing_is_copied_and_the_store_stays()
     assert_eq!(counter(&reader(&state), "n"), 1);
 }
 
+/// Given up in this order.
+struct Corner {
+    _sector: BadSector,
+    tmp: TempDir,
+    state: StateDir,
+}
+
 /// A store of some segments, closed in good order and opened again, with a bad sector in the middle of its log.
-fn with_a_bad_sector(times: Option<usize>) -> (TempDir, StateDir) {
+fn with_a_bad_sector(times: Option<usize>) -> Corner {
     let (tmp, state) = state();
     let store = writer(&state);
     raise(&store, "n").unwrap();
@@ -96,10 +134,8 @@ fn with_a_bad_sector(times: Option<usize>) -> (TempDir, StateDir) {
     }
     store.close();
     writer(&state).close();
-    let db = fs::metadata(state.store().join("db")).unwrap();
-    let middle = db.len() as i64 / 2 / SECTOR * SECTOR + 16 * SECTOR;
-    BAD.lock().unwrap().push(Bad { file: db.ino(), at: middle, times });
-    (tmp, state)
+    let sector = BadSector::within(&state.store().join("db"), times);
+    Corner { _sector: sector, tmp, state }
 }
 
 fn order(from: From, replace: bool) -> ImportOrder {
@@ -108,39 +144,39 @@ fn order(from: From, replace: bool) -> ImportOrder {
 
 #[test]
 fn with_a_bad_sector_the_rest_is_saved_and_imported() {
-    let (tmp, state) = with_a_bad_sector(None);
-    let found = store::verify(&state, &Options::default()).unwrap();
+    let Corner { ref tmp, ref state, .. } = with_a_bad_sector(None);
+    let found = store::verify(state, &Options::default()).unwrap();
     assert!(!found.is_whole(), "{found:?}");
     assert!(matches!(found.unusable, Some(StoreError::Io { .. })), "{found:?}");
     assert!(found.trouble.iter().any(|what| what == "the disk withholds 4096 bytes of its log"), "{found:?}");
-    let (exported, text) = store::export(&state, &Options::default(), || Ok(Vec::new())).unwrap();
+    let (exported, text) = store::export(state, &Options::default(), || Ok(Vec::new())).unwrap();
     assert!(exported.records > 150, "one sector has cost {} of 200 records", 200 - exported.records);
     assert!(!exported.is_whole());
     let path = tmp.path().join("export");
     fs::write(&path, text).unwrap();
-    let done = store::import(&state, &order(From::File { path, partial: false }, false), &Options::default()).unwrap();
+    let done = store::import(state, &order(From::File { path, partial: false }, false), &Options::default()).unwrap();
     assert!(done.aside.unwrap().to_string_lossy().contains("store.damaged-"));
     assert_eq!(done.records, exported.records);
-    let store = writer(&state);
+    let store = writer(state);
     raise(&store, "n").unwrap();
     store.close();
-    assert_eq!(counter(&reader(&state), "n"), 2);
+    assert_eq!(counter(&reader(state), "n"), 2);
 }
 
 #[test]
 fn with_a_bad_sector_a_fresh_store_is_begun_when_that_is_asked_for() {
     for replace in [false, true] {
-        let (_tmp, state) = with_a_bad_sector(None);
-        let done = store::import(&state, &order(From::Empty, replace), &Options::default()).unwrap();
+        let Corner { ref state, .. } = with_a_bad_sector(None);
+        let done = store::import(state, &order(From::Empty, replace), &Options::default()).unwrap();
         assert!(done.aside.unwrap().join("db").exists());
-        writer(&state).close();
+        writer(state).close();
     }
 }
 
 #[test]
 fn a_whole_store_is_not_replaced_because_it_could_not_be_read_once() {
-    let (_tmp, state) = with_a_bad_sector(Some(1));
-    let refused = store::import(&state, &order(From::Empty, false), &Options::default());
+    let Corner { ref state, .. } = with_a_bad_sector(Some(1));
+    let refused = store::import(state, &order(From::Empty, false), &Options::default());
     assert!(matches!(refused, Err(ImportError::Store(StoreError::Io { .. }))), "{refused:?}");
-    assert_eq!(counter(&reader(&state), "n"), 1);
+    assert_eq!(counter(&reader(state), "n"), 1);
 }
