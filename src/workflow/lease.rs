@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -30,7 +30,7 @@ pub struct Lease {
     file: File,
     ours: (RunId, ProcessId),
     /// Who died holding it. Its children may live on for a moment: [`Leases::bury`] it before the work begins. Until then the
-    /// file goes on naming it, so that whoever comes after us buries it if we do not.
+    /// file's first line goes on naming it, so that whoever comes after us buries it if we do not; the second names us.
     pub after: Option<ProcessId>,
 }
 
@@ -53,10 +53,15 @@ impl Drop for Lease {
 
 impl Lease {
     fn name_us(&mut self) {
+        self.name_us_after(0);
+    }
+
+    /// Leaves so many bytes as they are.
+    fn name_us_after(&mut self, length: u64) {
         let (run, process) = self.ours;
         let mut write = || {
-            self.file.set_len(0)?;
-            self.file.rewind()?;
+            self.file.set_len(length)?;
+            self.file.seek(SeekFrom::Start(length))?;
             writeln!(self.file, "{run} {process}")
         };
         // For the one who finds it held, and for our heir: a full disk must not keep us from the work.
@@ -112,27 +117,46 @@ impl Leases {
         let mut file = input_file::open_lock(&path).map_err(|error| failed("open", error))?;
         match file.try_lock() {
             Ok(()) => {
-                let (_, after) = holder(&mut file);
-                let mut lease = Lease { file, ours: (run, process), after: after.filter(|after| *after != process) };
-                if lease.after.is_none() {
-                    lease.name_us();
-                }
+                let before = Before::read(&mut file);
+                let after = before.first().1.filter(|after| *after != process);
+                let mut lease = Lease { file, ours: (run, process), after };
+                lease.name_us_after(if after.is_some() { before.first_line().len() as u64 } else { 0 });
                 Ok(Ok(lease))
             }
-            Err(TryLockError::WouldBlock) => Ok(Err(Held { by: holder(&mut file).0 })),
+            Err(TryLockError::WouldBlock) => Ok(Err(Held { by: Before::read(&mut file).last().0 })),
             Err(TryLockError::Error(error)) => Err(failed("lock", error)),
         }
     }
 }
 
-/// The run and the process that the file names.
-fn holder(file: &mut File) -> (Option<RunId>, Option<ProcessId>) {
-    let mut text = String::new();
-    // Two ids; whatever else lies there is not read to its end.
-    if file.take(128).read_to_string(&mut text).is_err() {
-        return (None, None);
+/// What a lock file says.
+struct Before(String);
+
+impl Before {
+    fn read(file: &mut File) -> Self {
+        let mut text = String::new();
+        // Two lines of two ids; whatever else lies there is not read to its end.
+        Self(if file.take(128).read_to_string(&mut text).is_ok() { text } else { String::new() })
     }
-    let mut words = text.split_whitespace();
+
+    fn first_line(&self) -> &str {
+        self.0.split_inclusive('\n').next().unwrap_or_default()
+    }
+
+    /// Whom to bury, if it is dead.
+    fn first(&self) -> (Option<RunId>, Option<ProcessId>) {
+        ids(self.first_line())
+    }
+
+    /// Who holds the lock, if somebody does.
+    fn last(&self) -> (Option<RunId>, Option<ProcessId>) {
+        ids(self.0.lines().next_back().unwrap_or_default())
+    }
+}
+
+/// The run and the process that a line names.
+fn ids(line: &str) -> (Option<RunId>, Option<ProcessId>) {
+    let mut words = line.split_whitespace();
     (words.next().and_then(|run| run.parse().ok()), words.next().and_then(|process| process.parse().ok()))
 }
 
@@ -213,10 +237,15 @@ mod tests {
         let (run, dead) = dead_holder(directory.path(), &["dune".to_owned()]);
         let leases = Leases::new(directory.path());
         for _ in 0..2 {
-            let lease = leases.take(&Subject::new("dune"), run, ProcessId::generate()).unwrap().unwrap();
+            let (ours, us) = (RunId::generate(), ProcessId::generate());
+            let lease = leases.take(&Subject::new("dune"), ours, us).unwrap().unwrap();
             assert_eq!(lease.after, Some(dead));
             let left = std::fs::read_to_string(directory.path().join("dune")).unwrap();
-            assert_eq!(left, format!("{run} {dead}\n"), "were we killed now, it would be buried all the same");
+            let expected = format!("{run} {dead}\n{ours} {us}\n");
+            assert_eq!(left, expected, "were we killed now, it would be buried all the same");
+            let held =
+                leases.take(&Subject::new("dune"), RunId::generate(), ProcessId::generate()).unwrap().unwrap_err();
+            assert_eq!(held, Held { by: Some(ours) }, "not the dead one's run");
         }
     }
 
