@@ -85,11 +85,7 @@ impl Launcher {
                 match unless_stopped(&stop, move || Store::open(&state, Access::ReadWrite)).await? {
                     Ok(Ok(store)) => (Some(store), None),
                     Ok(Err(error)) => (None, Some(Unrecorded::from(&error))),
-                    Err(signal) => {
-                        worker.owner.leave();
-                        let message = "asked to stop before the work began: nothing was done";
-                        return Err(Failed::new(codes::STOPPED, message).exit(signal.into()));
-                    }
+                    Err(signal) => return Err(nothing_done(worker, signal)),
                 }
             }
         };
@@ -99,13 +95,15 @@ impl Launcher {
         if let (Some(store), Ok(state)) = (&store, &worker.places.state) {
             let (store, state) = (store.clone(), state.clone());
             let (config, private) = (site.config.clone(), worker.owner.private.clone());
-            blocking(move || {
+            let done = unless_stopped(&stop, move || {
                 takeover::once(&store, &state, &config, &private);
                 if let Err(error) = uid_book::agree(&store, &state.uids_json()) {
                     tracing::warn!("the store and {} may not have the same UIDs: {error}", state.uids_json().display());
                 }
-            })
-            .await?;
+            });
+            if let Err(signal) = done.await? {
+                return Err(nothing_done(worker, signal));
+            }
         }
         Ok(Self { site, worker, store, unusable, stop })
     }
@@ -305,6 +303,12 @@ pub(super) async fn unless_stopped<T: Send + 'static>(
         done = blocking(work) => done.map(Ok),
         signal = stop.struck() => Ok(Err(signal)),
     }
+}
+
+fn nothing_done(worker: Worker, signal: StopSignal) -> Failed {
+    worker.owner.leave();
+    let message = "asked to stop before the work began: nothing was done";
+    Failed::new(codes::STOPPED, message).exit(signal.into())
 }
 
 fn unexpected(doing: &str, error: &std::io::Error) -> Failed {

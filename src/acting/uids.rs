@@ -118,17 +118,20 @@ fn entries(path: &Path) -> io::Result<(Entries, bool)> {
 #[derive(Debug)]
 pub struct Turn {
     path: PathBuf,
-    /// The lock is the directory's own: the file is another one after every change.
-    _directory: File,
+    _lock: File,
 }
 
 /// Waits for the right to change this file. Blocks. After so long in vain: [`io::ErrorKind::TimedOut`].
 pub fn turn(path: &Path, patience: Duration) -> io::Result<Turn> {
-    let directory = File::open(path.parent().unwrap_or(Path::new(".")))?;
+    // A file of its own, for `uids.json` is another one after every change. Not the directory: whoever can read a file can
+    // lock it, and others may read that.
+    let name = path.with_extension("lock");
+    let lock = input_file::open_lock(&name)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot lock {}: {error}", name.display())))?;
     let until = Instant::now() + patience;
     loop {
-        match directory.try_lock() {
-            Ok(()) => return Ok(Turn { path: path.to_owned(), _directory: directory }),
+        match lock.try_lock() {
+            Ok(()) => return Ok(Turn { path: path.to_owned(), _lock: lock }),
             Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(TURN_EVERY),
             Err(TryLockError::WouldBlock) => {
                 let why = "another process is about to write it and does not come to an end";
@@ -197,6 +200,7 @@ impl Turn {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
@@ -238,7 +242,8 @@ mod tests {
         let turn = turn(&path, Duration::ZERO).unwrap();
         turn.follow(&uids([("dunepro", 1234), ("mu2epro", 1235)])).unwrap();
         assert_eq!(read(&path).unwrap(), uids([("dunepro", 1234), ("mu2epro", 1235)]));
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        let left = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(left.collect::<BTreeSet<_>>(), BTreeSet::from(["uids.json", "uids.lock"].map(Into::into)));
         // Nothing is written where nothing has changed.
         let before = fs::metadata(&path).unwrap().ino();
         turn.follow(&uids([("dunepro", 1234), ("mu2epro", 1235)])).unwrap();

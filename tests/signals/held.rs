@@ -8,6 +8,9 @@ use std::process::{Child, Stdio};
 use crate::case::Step;
 use crate::support::corner::{Corner, wait_for};
 
+/// Whoever has it may change uids.json.
+pub const UIDS_LOCK: &str = "uids.lock";
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
     /// A program does not go on. So many of them run at once, at least.
@@ -58,9 +61,10 @@ impl<'c> Hold<'c> {
             }
             Held::Turn => {
                 corner.spy("htgettoken", "");
-                let directory = File::open(corner.state()).expect("it is there");
-                directory.lock().expect("nobody else has it");
-                turn = Some(directory);
+                let lock = File::create(corner.state().join(UIDS_LOCK)).expect("it can be made");
+                corner.give(&corner.state().join(UIDS_LOCK));
+                lock.lock().expect("nobody else has it");
+                turn = Some(lock);
             }
         }
         corner.configure(|config| {
@@ -93,10 +97,8 @@ impl<'c> Hold<'c> {
             Held::MailServer => wait_for("a caller", || !self.corner.calls("smtp").is_empty()),
             Held::Turn => {
                 wait_for("the step before", || !self.corner.calls("htgettoken").is_empty());
-                wait_for("whoever waits for its turn", || {
-                    let run = self.corner.show("latest");
-                    run["machines"][0]["steps"][1]["status"] == "running"
-                });
+                // It waits for three seconds: nothing slower than this would do.
+                wait_for("whoever waits for its turn", || is_open(self.corner, &self.corner.state().join(UIDS_LOCK)));
             }
         }
     }

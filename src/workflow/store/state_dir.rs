@@ -18,7 +18,7 @@ pub(super) const STORE_LOCK: &str = "store.lock";
 /// |---|---|
 /// | `store/`, `store.json` | the store and its sidecar |
 /// | `queue.lock`, `store.lock` | who has the store open, and who is next |
-/// | `uids.json` | stands in for the store when it cannot be used |
+/// | `uids.json`, `uids.lock` | stands in for the store when it cannot be used; who changes it |
 /// | `run/` | a private directory and an owner lock for every live process |
 /// | `leases/` | a lock for every subject a machine works on |
 /// | `tokens/` | kept vault tokens, unless the configuration names another place |
