@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use ulid::Ulid;
 
 use super::codes::STORER_FILES;
 use super::environment::Snapshot;
@@ -65,8 +66,9 @@ impl StorerFiles {
         attempt: &Attempt,
     ) -> Result<(Files<'a>, Option<String>), Failure> {
         let mut files = if self.is_isolated(&world.environment, attempt).await? {
-            // Nobody can guess it: 80 bits of the process's id are random.
-            let id = format!("mt{}-{}", world.process, world.number());
+            // Nobody can guess it. The process's own id would not do: it is in the arguments of kinit and htgettoken, which
+            // everybody can read, and whoever knows a name in /tmp before us can take it. The guardian removes by that id.
+            let id = format!("mt{}-{}", world.process, Ulid::new());
             Files::named(&id.clone(), Some(id), service, None)
         } else {
             let turn = self.turn(world, &attempt.cancel).await?;
