@@ -122,6 +122,7 @@ fn inside() {
         environment: Snapshot::of_process(),
         own_uid: nix::unistd::geteuid().as_raw(),
         services,
+        issuer_services: config.services.iter().map(|service| service.issuer_service.clone()).collect(),
         expiries: BTreeMap::new(),
         email: config.email.clone(),
         outbox: None,

@@ -93,6 +93,7 @@ impl Launcher {
             environment: steps::environment::Snapshot::of_process(),
             own_uid: nix::unistd::geteuid().as_raw(),
             services: order.services.iter().map(|s| (s.clone(), known.uid(s))).collect(),
+            issuer_services: self.site.config.services.iter().map(|s| s.issuer_service.clone()).collect(),
             expiries: known.expiries,
             email: self.site.config.email.clone(),
             outbox: Some(outbox.clone()),

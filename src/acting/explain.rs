@@ -38,6 +38,7 @@ pub fn world(site: &Site, services: &[Service], for_each: ForEach) -> World {
         environment: Snapshot::of_process(),
         own_uid: nix::unistd::geteuid().as_raw(),
         services: services.iter().map(|s| (s.clone(), s.uid_override)).collect(),
+        issuer_services: site.config.services.iter().map(|s| s.issuer_service.clone()).collect(),
         expiries: BTreeMap::new(),
         email: None,
         outbox: None,

@@ -175,6 +175,7 @@ impl GetVaultToken {
     async fn kept_tokens(&self, service: &Service) -> Vec<PathBuf> {
         let mut found = vec![self.world.kept_token(service)];
         match &service.credds {
+            Credds::Fixed(credd) if self.world.other_owner(service, credd.as_str()).is_some() => {}
             Credds::Fixed(credd) => found.push(self.world.kept_token_of_credd(service, credd.as_str())),
             Credds::Collector { .. } => {
                 let directory = self.world.token_directory(service);
@@ -189,14 +190,16 @@ impl GetVaultToken {
     }
 
     /// `vt_u<own uid>-<credd>-<issuer service>`. Both may hold hyphens, and another service's token must never be taken
-    /// for this one's: so the credd must be a full host name, whose last label has none.
+    /// for this one's: so the credd must be a full host name, whose last label has none, and the name no other's own.
     fn is_of_a_credd(&self, name: &str, service: &Service) -> bool {
         let start = format!("vt_u{}-", self.world.own_uid);
         let end = format!("-{}", service.issuer_service);
         let credd = name.strip_prefix(&start).and_then(|rest| rest.strip_suffix(&end));
         let last_label =
             |credd: &str| credd.rsplit_once('.').is_some_and(|(_, last)| !last.is_empty() && !last.contains('-'));
-        credd.is_some_and(|credd| super::credds::is_credd_name(credd) && last_label(credd))
+        credd.is_some_and(|credd| {
+            super::credds::is_credd_name(credd) && last_label(credd) && self.world.other_owner(service, credd).is_none()
+        })
     }
 
     async fn find_stand_in(&self, attempt: &Attempt, failure: &Failure) -> Option<Success> {

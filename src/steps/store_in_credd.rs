@@ -69,6 +69,11 @@ impl StoreInCredd {
             let message = format!("{credd:?} cannot be the name of a credd");
             return Err(Failure::new(Class::Permanent, CREDD_UNREACHABLE, message));
         }
+        if let Some(other) = self.world.other_owner(service, credd) {
+            let message = format!("the kept token for the credd {credd} would have the name of that of {other}");
+            let next = format!("name the credd by its full host name, or rename the experiment of {other}");
+            return Err(Failure::new(Class::Permanent, STORER_FILES, message).with_next(next));
+        }
         let options = resolve(&self.world, service, &attempt.cancel).await?;
         let collector = self.collector(service, attempt).await;
         let kept = self.world.kept_token_of_credd(service, credd);

@@ -15,7 +15,7 @@ use super::environment::Snapshot;
 use super::lookup::VaultClient;
 use super::storer::StorerFiles;
 use super::vault_options::CondorOptions;
-use crate::config::{Email, NodeName, Service};
+use crate::config::{Email, IssuerService, NodeName, Service};
 use crate::notify::delivery::Deliveries;
 use crate::notify::outbox::Outbox;
 use crate::process::Command;
@@ -38,6 +38,8 @@ pub struct Setup {
     pub own_uid: u32,
     /// The selected services, each with the UID of its account where that is known.
     pub services: Vec<(Service, Option<u32>)>,
+    /// Every issuer service of the configuration, selected or not.
+    pub issuer_services: BTreeSet<IssuerService>,
     /// When kept tokens expire, by fingerprint, as far as earlier runs have recorded it. May be empty.
     pub expiries: BTreeMap<String, Timestamp>,
     /// How mail is sent; `None` where it is not configured.
@@ -77,6 +79,7 @@ pub struct World {
     pub(super) storer: StorerFiles,
     /// The terminal: one person, one authentication at a time.
     pub(super) terminal: tokio::sync::Mutex<()>,
+    issuer_services: BTreeSet<IssuerService>,
     expiries: Mutex<BTreeMap<String, Timestamp>>,
     serial: AtomicU64,
 }
@@ -136,6 +139,7 @@ impl World {
             condor_options: CondorOptions::default(),
             storer: StorerFiles::default(),
             terminal: tokio::sync::Mutex::default(),
+            issuer_services: setup.issuer_services,
             expiries: Mutex::new(setup.expiries),
             serial: AtomicU64::new(0),
         }
@@ -174,6 +178,13 @@ impl World {
     /// The kept token of a service and a credd.
     pub fn kept_token_of_credd(&self, service: &Service, credd: &str) -> PathBuf {
         self.token_directory(service).join(format!("vt_u{}-{credd}-{}", self.own_uid, service.issuer_service))
+    }
+
+    /// Whose own kept token has the name that the one for this service and credd would have: a credd `x` of `dune_production`
+    /// is told from no credd of `x-dune_production` by nothing in the name.
+    pub(super) fn other_owner(&self, service: &Service, credd: &str) -> Option<&IssuerService> {
+        let name = format!("{credd}-{}", service.issuer_service);
+        self.issuer_services.iter().find(|other| other.as_str() == name)
     }
 
     /// A child with the environment that all children get. Its temporary files go into the private directory, so that

@@ -1,6 +1,6 @@
 //! What becomes of mails with servers of every temper. The servers speak real SMTP over real sockets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -131,6 +131,7 @@ async fn notify(email: Option<Email>, kept: &Arc<Kept>) -> AttemptResult {
         environment: Snapshot::default(),
         own_uid: 1,
         services: vec![],
+        issuer_services: BTreeSet::new(),
         expiries: BTreeMap::new(),
         email,
         outbox: Some(Arc::clone(kept) as Arc<dyn Outbox>),

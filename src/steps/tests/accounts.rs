@@ -1,6 +1,6 @@
 //! What becomes of a UID once it is fetched, over a book in memory. Fetching is tried on a real FERRY in `tests/ferry`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use futures::future::BoxFuture;
@@ -46,6 +46,7 @@ fn world(book: Book, fetched: Option<u32>) -> Arc<World> {
         environment: Snapshot::default(),
         own_uid: 1,
         services: vec![],
+        issuer_services: BTreeSet::new(),
         expiries: BTreeMap::new(),
         email: None,
         outbox: None,

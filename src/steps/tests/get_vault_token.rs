@@ -195,8 +195,9 @@ async fn a_token_known_to_have_expired_does_not_stand_in() {
 async fn another_services_token_never_stands_in() {
     let mut bench = Bench::new();
     bench.service.credds = Credds::Collector { collectors: vec![], constraint: None };
-    // Of the issuer services `x-dune_production` and `schedd1.lab-dune_production`, and one without a host name.
-    for name in ["x", "schedd1.lab.test-x", "schedd1"] {
+    // Of the issuer services `x-dune_production` and `schedd1.lab-dune_production`, and two without a host name.
+    bench.issuers.push("schedd1.lab-dune_production");
+    for name in ["x", "schedd1.lab", "schedd1.lab.test-x", "schedd1"] {
         keep(&bench.kept_of(name), OTHER);
     }
     let get = action("GetVaultToken", &bench.world());

@@ -24,7 +24,7 @@ use super::environment::Snapshot;
 use super::world::test_support::service;
 use super::world::{Setup, World};
 use super::{BuildError, build};
-use crate::config::{CreddName, Credds, Service};
+use crate::config::{CreddName, Credds, IssuerService, Service};
 use crate::token_file::Fingerprint;
 use crate::workflow::action::{Action, Attempt, AttemptResult, Class, Failure, ProductState, Success};
 use crate::workflow::definition::{ActionSpec, CountsAs, Mode, OnFailure, Per, Retry, Step};
@@ -39,6 +39,8 @@ struct Bench {
     service: Service,
     uid: Option<u32>,
     variables: Vec<(String, String)>,
+    /// Issuer services of others.
+    issuers: Vec<&'static str>,
     expiries: Vec<(String, Timestamp)>,
     own_uid: u32,
     process: ProcessId,
@@ -57,7 +59,16 @@ impl Bench {
         let process = ProcessId::generate();
         // Names in /tmp that no other test and no real storer uses.
         let own_uid = 3_000_000_000 + (process.0.random() % 1_000_000_000) as u32;
-        let bench = Self { directory, service, uid: Some(1234), variables: vec![], expiries: vec![], own_uid, process };
+        let bench = Self {
+            directory,
+            service,
+            uid: Some(1234),
+            variables: vec![],
+            issuers: vec![],
+            expiries: vec![],
+            own_uid,
+            process,
+        };
         bench.script("condor_config_val", "exit 1");
         bench
     }
@@ -103,6 +114,7 @@ impl Bench {
             environment: Snapshot::new(fixed.into_iter().chain(self.variables.clone())),
             own_uid: self.own_uid,
             services: vec![(self.service.clone(), self.uid)],
+            issuer_services: self.issuers.iter().copied().map(IssuerService::checked).collect(),
             expiries: self.expiries.iter().cloned().collect(),
             email: None,
             outbox: None,

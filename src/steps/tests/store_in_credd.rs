@@ -178,6 +178,17 @@ async fn a_credd_from_the_records_that_is_no_host_name_reaches_no_path() {
     assert_eq!(CreddName::checked("x").as_str(), "x");
 }
 
+#[tokio::test]
+async fn no_credd_gets_the_place_of_another_services_kept_token() {
+    let mut bench = Bench::new();
+    bench.issuers.push("x-dune_production");
+    storer(&bench, "");
+    let failure = try_once("StoreInCredd", "x", &bench.world()).await.unwrap_err();
+    assert_eq!((failure.class, failure.code), (Class::Permanent, STORER_FILES));
+    assert!(failure.message.contains("x-dune_production"), "{failure:?}");
+    assert!(bench.log("condor_vault_storer").is_empty());
+}
+
 #[test]
 fn what_a_killed_process_left_in_tmp_is_found_by_its_id() {
     let bench = Bench::new();
