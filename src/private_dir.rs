@@ -108,13 +108,23 @@ pub fn create(path: &Path) -> Result<(), PrivateDirError> {
 }
 
 /// Where private directories, locks and leases live when the state directory cannot be used: `mt-<uid>/` in
-/// `$XDG_RUNTIME_DIR`, else in `/dev/shm`, where it is `mt-<uid>-<ulid>/` if somebody else has taken the name. Made and checked
-/// as [`create`] does.
+/// `$XDG_RUNTIME_DIR` if nobody else can swap what is there, else in `/dev/shm`, where it is `mt-<uid>-<ulid>/` if somebody
+/// else has taken the name. Made and checked as [`create`] does.
 pub fn fallback() -> Result<PathBuf, PrivateDirError> {
-    let Some(dir) = runtime_dir() else { return in_shared(Path::new(IN_MEMORY)) };
+    fallback_of(runtime_dir(), Path::new(IN_MEMORY))
+}
+
+fn fallback_of(runtime: Option<PathBuf>, in_memory: &Path) -> Result<PathBuf, PrivateDirError> {
+    let Some(dir) = runtime else { return in_shared(in_memory) };
     let path = below(&dir);
-    create(&path)?;
-    Ok(path)
+    match open_shared(&dir).and_then(|_| create(&path)) {
+        Ok(()) => Ok(path),
+        // `su` and `runuser` leave the variable of the account before.
+        Err(error) => {
+            tracing::warn!("XDG_RUNTIME_DIR is not used, {} is: {error}", in_memory.display());
+            in_shared(in_memory)
+        }
+    }
 }
 
 /// Anybody may have made what has our name there. Then one that nobody could foresee serves, the same for all our processes.
@@ -255,6 +265,20 @@ mod tests {
         assert!(is_ours(&taken) && taken != below(dir.path()) && mode(&taken) == 0o700, "{taken:?}");
         assert_eq!(in_shared(dir.path()).unwrap(), taken, "the next process is in the same");
         assert_eq!(ours_beside(&below(dir.path())), [taken], "and it is swept");
+    }
+
+    #[test]
+    fn a_runtime_directory_that_others_could_swap_or_that_is_another_accounts_is_not_used() {
+        let (runtime, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let fallback = || fallback_of(Some(runtime.path().to_owned()), memory.path()).unwrap();
+        assert_eq!(fallback(), below(runtime.path()));
+        std::fs::set_permissions(runtime.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert_eq!(fallback(), below(memory.path()));
+        std::fs::set_permissions(runtime.path(), std::fs::Permissions::from_mode(0o700)).unwrap();
+        // What is not ours cannot be made without root; a file serves.
+        std::fs::remove_dir(below(runtime.path())).unwrap();
+        std::fs::write(below(runtime.path()), "").unwrap();
+        assert_eq!(fallback(), below(memory.path()));
     }
 
     #[test]
