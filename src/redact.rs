@@ -8,7 +8,9 @@ use std::sync::LazyLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
+use percent_encoding::percent_decode_str;
 use regex::{Captures, Regex};
+use reqwest::Url;
 
 use patterns::{BARE_URL, IN_URL, KEY, NAMED, TOKEN, UNFINISHED};
 
@@ -118,6 +120,15 @@ fn redact_once(text: Cow<'_, str>) -> Cow<'_, str> {
     });
     let text = replace(text, &IN_URL, |_| format!("://{REDACTED}@"));
     replace(text, &TOKEN, |_| REDACTED.to_owned())
+}
+
+/// What a server at this URL says, without the password that it was told with it, or the name where there is no password.
+pub(crate) fn without_login(url: &Url, text: &str) -> String {
+    let login = url.password().unwrap_or(url.username());
+    // It is told as it was meant, and may be repeated as it is written.
+    let decoded = percent_decode_str(login).decode_utf8_lossy();
+    let text = Secret::new(decoded.into_owned()).out_of(text);
+    Secret::new(login.to_owned()).out_of(&text)
 }
 
 /// A URL for people to see: a user's name and password in it are for the server alone.

@@ -121,9 +121,20 @@ fn slack_url(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<Option<Secret>,
     }
     let url = reqwest::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     match url {
-        Some(_) => Ok(Some(Secret::new(text.to_owned()))),
+        Some(url) => {
+            if url.scheme() == "http" && !is_this_host(&url) {
+                let what = "is without TLS: the URL, which is a secret, goes over the network as it is";
+                notes.warning(codes::ODD_VALUE, Some(value.at), &value.path, what.to_owned(), expected);
+            }
+            Ok(Some(Secret::new(text.to_owned())))
+        }
         None => Err(value.wrong(codes::WRONG_TYPE, "is not a URL (not shown: it is a secret)", expected, notes)),
     }
+}
+
+fn is_this_host(url: &reqwest::Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 pub(super) fn port(value: &Value<'_>, notes: &mut Notes<'_>) -> Result<u16, Noted> {

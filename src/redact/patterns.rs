@@ -98,7 +98,7 @@ pub(super) static NAMED: LazyLock<Regex> = LazyLock::new(|| {
     let line = format!(r"({header}[ \t]*:[ \t]*)(\S[^\n]*)");
     let key = format!(r"({header}{quote}[ \t]*:[ \t]*)({quoted}|\[redacted\]|\S[^\n]*)");
     let part = format!(r"({header}{is})({quoted}|\[redacted\]|[^\s&][^\n&]*)");
-    let scheme = r"(\bbearer[ \t]+)([A-Za-z0-9._~+/=-]{16,})".to_owned();
+    let scheme = r"(\b(?:basic|bearer)[ \t]+)([A-Za-z0-9._~+/=-]{16,})".to_owned();
     // The last part of a path is no field's name: `/etc/mt/smtp-password: Permission denied`.
     let path = r#"(?:^|[\s"'`(=,:])/[A-Za-z0-9._~+@/-]+(?:\\*["'`])?:[ \t]"#.to_owned();
     let kinds = [path, within('"'), within('\''), line, key, part, field, scheme];

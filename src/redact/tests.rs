@@ -174,6 +174,20 @@ fn a_known_secret_goes_as_it_is_and_in_base64_wherever_it_stands_there() {
 }
 
 #[test]
+fn a_server_that_repeats_the_login_of_its_url_does_not_tell_it() {
+    let url = |login: &str| Url::parse(&format!("https://{login}@x.example.org/")).unwrap();
+    for (login, said, shown) in [
+        ("mt:p%40ssw0rd", "no p@ssw0rd, no p%40ssw0rd of mt", "no [redacted], no [redacted] of mt"),
+        ("mt:opaque", "Basic bXQ6b3BhcXVl is wrong", "Basic [redacted] is wrong"),
+        ("opaquetoken", "not opaquetoken", "not [redacted]"),
+    ] {
+        assert_eq!(without_login(&url(login), said), shown);
+    }
+    assert_eq!(without_login(&Url::parse("https://x.example.org/").unwrap(), "as it is"), "as it is");
+    assert_eq!(redact("Basic bXQ6aHVudGVyMnNlY3JldA== is wrong"), "Basic [redacted] is wrong");
+}
+
+#[test]
 fn a_value_whose_quote_is_not_closed_goes() {
     for text in [r#"{"password":"hunter2"#, r#"{\"password\":\"hunter2"#, "password='hunter2"] {
         assert!(!redact(text).contains("hunter2"), "{text}");

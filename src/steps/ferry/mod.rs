@@ -26,7 +26,7 @@ use super::tls;
 use super::world::World;
 use crate::config::{AccountName, Ferry};
 use crate::http_error::cause;
-use crate::redact::{redact, without_password};
+use crate::redact::{redact, without_login, without_password};
 use crate::workflow::action::{Attempt, Class, Failure};
 use crate::workflow::input_file;
 use bearer::Bearer;
@@ -90,13 +90,13 @@ impl FerryClient {
             let _ = url.set_password(None);
         }
         let place = url.origin().ascii_serialization();
-        let mut request = client.get(url);
+        let mut request = client.get(url.clone());
         if self.method == AuthMethod::Jwt {
             request = request.header(AUTHORIZATION, self.bearer.header(world, &self.settings, attempt).await?);
         }
         let uid = tokio::select! {
             answer = exchange(request, &place) => {
-                answer.and_then(|(status, body)| self.read(status, &body, account, &place))
+                answer.and_then(|(status, body)| self.read(status, &body, account, &url))
             }
             () = attempt.cancel.cancelled() => Err(too_slow(&place)),
         };
@@ -145,10 +145,14 @@ impl FerryClient {
     fn url(&self, account: &AccountName) -> Result<Url, Failure> {
         let base = self.settings.base_url().ok_or_else(|| missing("host"))?;
         let mut url = Url::parse(&base).map_err(|error| {
-            Failure::new(Class::Permanent, FERRY_NOT_CONFIGURED, format!("ferry.host gives no URL ({base}): {error}"))
+            Failure::new(
+                Class::Permanent,
+                FERRY_NOT_CONFIGURED,
+                format!("ferry.host gives no URL ({}): {error}", without_password(&base)),
+            )
         })?;
         if url.scheme() != "https" {
-            let message = format!("FERRY is not asked without TLS: ferry.host gives {base}");
+            let message = format!("FERRY is not asked without TLS: ferry.host gives {}", without_password(&base));
             return Err(
                 Failure::new(Class::Permanent, FERRY_NOT_CONFIGURED, message).with_next("write https:// in ferry.host")
             );
@@ -173,16 +177,20 @@ impl FerryClient {
         made.map_err(|error| bad_files(error.to_string()))?.map(Arc::new)
     }
 
-    fn read(&self, status: StatusCode, body: &[u8], account: &AccountName, place: &str) -> Result<u32, Failure> {
-        let shown = shown(body);
+    fn read(&self, status: StatusCode, body: &[u8], account: &AccountName, url: &Url) -> Result<u32, Failure> {
+        let said = without_login(url, &String::from_utf8_lossy(body));
+        let shown = shown(said.as_bytes());
         let failed = |class, code, message: String| Err(Failure::new(class, code, message).with_output(shown.as_str()));
         match status {
             // From something in the way, such as a proxy that wants a login.
             StatusCode::OK if body.trim_ascii_start().starts_with(b"<") => {
+                let place = url.origin().ascii_serialization();
                 let message = format!("what answers at {place} is not FERRY: a page of HTML");
                 failed(Class::Transient, FERRY_ANSWER, message)
             }
-            StatusCode::OK => answer::uid(body, account.as_str()),
+            // Taken out only of what is told: a UID may have the same digits.
+            StatusCode::OK => answer::uid(body, account.as_str())
+                .map_err(|failure| answer::uid(said.as_bytes(), account.as_str()).err().unwrap_or(failure)),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let who = match self.method {
                     AuthMethod::Tls => "the client certificate ferry.hostCert",
@@ -317,9 +325,28 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_asked_without_tls() {
-        let refused = url("http://ferry.example.org", None).unwrap_err();
-        assert_eq!((refused.class, refused.code), (Class::Permanent, FERRY_NOT_CONFIGURED));
+    fn nobody_is_asked_without_tls_and_the_address_is_shown_without_its_login() {
+        for host in ["http://opaque@ferry.example.org", "http://mt:opaque@ferry.example.org", "https://opaque@:8445"] {
+            let refused = url(host, None).unwrap_err();
+            assert_eq!((refused.class, refused.code), (Class::Permanent, FERRY_NOT_CONFIGURED));
+            assert!(!refused.message.contains("opaque"), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_ferry_repeats_of_the_login_in_its_address_is_not_told() {
+        let client = FerryClient::new(Ferry::default(), AuthMethod::Tls);
+        let (url, account) = ("https://mt:12345@ferry.example.org".parse().unwrap(), AccountName::checked("dunepro"));
+        let read = |status, body: &str| client.read(status, body.as_bytes(), &account, &url);
+        for body in [r#"{"ferry_status":"failure","ferry_error":["no mt/12345"]}"#, "no mt/12345"] {
+            for status in [StatusCode::OK, StatusCode::UNAUTHORIZED] {
+                let failure = read(status, body).unwrap_err();
+                assert!(!format!("{failure:?}").contains("12345"), "{failure:?}");
+                assert!(format!("{failure:?}").contains("mt/[redacted]"), "{failure:?}");
+            }
+        }
+        let found = r#"{"ferry_status":"success","ferry_error":[],"ferry_output":{"uid":12345,"username":"dunepro"}}"#;
+        assert_eq!(read(StatusCode::OK, found), Ok(12345));
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::config::Loki;
 use crate::http_error::{beginning, cause};
-use crate::redact::{redact, without_password};
+use crate::redact::{redact, without_login, without_password};
 use crate::telemetry::BUDGET;
 use crate::telemetry::http;
 
@@ -70,7 +70,8 @@ async fn send(client: &Client, url: &Url, labels: &Labels, batch: &[Entry], with
         .map_err(|error| if error.is_timeout() { format!("no answer within {within:?}") } else { cause(&error) })?;
     let status = answer.status();
     let words = beginning(answer, MOST_READ).await.unwrap_or_default();
-    let words: String = redact(&String::from_utf8_lossy(&words)).split_whitespace().collect::<Vec<_>>().join(" ");
+    let words = without_login(url, &String::from_utf8_lossy(&words));
+    let words: String = redact(&words).split_whitespace().collect::<Vec<_>>().join(" ");
     let words: String = words.chars().filter(|c| !c.is_control()).take(MOST_WORDS).collect();
     // Loki says nothing. A page is from something in the way, such as a proxy that wants a login.
     match (status.is_success(), words.starts_with('<')) {
@@ -129,6 +130,17 @@ mod tests {
         }
         let error = address("ftp://me:hunter2@x").unwrap_err();
         assert!(error.contains("scheme") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn what_it_repeats_of_the_password_in_its_address_is_not_told() {
+        let (place, server) = http::answers_once(http::refusal("bad login mt/opaque or Basic bXQ6b3BhcXVl")).await;
+        let loki = Loki { host: format!("http://mt:opaque@{place}"), response_header_timeout: Duration::from_secs(60) };
+        let labels = Labels { command: "token-push".to_owned(), environment: "test".to_owned() };
+        let entry = Entry { at: Timestamp::now(), line: "a line".to_owned() };
+        let error = push(&loki, &labels, &[entry]).await.unwrap_err();
+        assert!(server.await.unwrap().contains("a line"));
+        assert!(error.ends_with("401 Unauthorized bad login mt/[redacted] or Basic [redacted]"), "{error}");
     }
 
     #[test]

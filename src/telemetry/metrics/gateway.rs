@@ -8,7 +8,7 @@ use reqwest::{Client, Method, Response, Url, redirect};
 
 use super::codes;
 use crate::http_error::cause;
-use crate::redact::{redact, without_password};
+use crate::redact::{redact, without_login, without_password};
 use crate::telemetry::http;
 use crate::workflow::code::Code;
 
@@ -130,7 +130,8 @@ impl Gateway {
     /// The beginning of the answer in one line, redacted. However long it is, no more than its first piece is read.
     async fn words(&self, mut answer: Response) -> Result<String, GatewayError> {
         let first = answer.chunk().await.map_err(|error| self.failed(&error))?.unwrap_or_default();
-        let text = redact(&String::from_utf8_lossy(&first)).split_whitespace().collect::<Vec<_>>().join(" ");
+        let text = without_login(&self.url, &String::from_utf8_lossy(&first));
+        let text = redact(&text).split_whitespace().collect::<Vec<_>>().join(" ");
         let printable = text.chars().filter(|c| !c.is_control());
         Ok(printable.take(MOST_WORDS).collect())
     }
@@ -198,28 +199,24 @@ mod tests {
     }
 
     /// What becomes of a push to somebody who answers like this.
-    async fn answered(answer: &'static [u8]) -> Result<(), GatewayError> {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(async move {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            // Head and body may come apart; an answer before the end would break the connection under the sender.
-            let mut request = Vec::new();
-            while !request.ends_with(b"a 1\n") {
-                assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0, "the sender stopped early");
-            }
-            stream.write_all(answer).await.unwrap();
-            String::from_utf8_lossy(&request).into_owned()
-        });
+    async fn answered(answer: &[u8]) -> Result<(), GatewayError> {
+        let (place, server) = http::answers_once(answer.to_vec()).await;
+        let host = format!("http://mt:opaque@{place}");
         let sent = Gateway::new(&host, "mt").unwrap().send("a 1\n".to_owned(), Replace::Group).await;
         assert!(server.await.unwrap().starts_with("PUT /metrics/job/mt HTTP/1.1\r\n"));
         sent
     }
 
     #[tokio::test]
+    async fn what_it_repeats_of_the_password_in_its_address_is_not_told() {
+        let error =
+            answered(&http::refusal("bad login mt/opaque or Basic bXQ6b3BhcXVl")).await.unwrap_err().to_string();
+        assert!(error.ends_with("401 Unauthorized bad login mt/[redacted] or Basic [redacted]"), "{error}");
+    }
+
+    #[tokio::test]
     async fn only_an_empty_answer_with_success_is_a_pushgateways() {
-        let refused = |answer| async move {
+        let refused = async |answer: &[u8]| {
             let error = answered(answer).await.unwrap_err();
             (error.code(), error.to_string())
         };

@@ -25,7 +25,7 @@ use reqwest::{Client, Url, redirect};
 use super::codes;
 use crate::config::{Tracing, TracingProtocol};
 use crate::http_error::cause;
-use crate::redact::{redact, without_password};
+use crate::redact::{redact, without_login, without_password};
 use crate::telemetry::http;
 use crate::workflow::code::Code;
 
@@ -235,9 +235,9 @@ impl Collector {
         // However long it is, no more than its first piece is read.
         let first = answer.chunk().await.map_err(unreachable)?.unwrap_or_default();
         if !status.is_success() {
-            return Err(Why::Refused(format!("{status} {}", words(&first)).trim().to_owned()));
+            return Err(Why::Refused(format!("{status} {}", words(&self.url, &first)).trim().to_owned()));
         }
-        taken(self.protocol, &kind, &first).map_err(Why::Refused)?;
+        taken(&self.url, self.protocol, &kind, &first).map_err(Why::Refused)?;
         self.bytes.fetch_add(size, Ordering::Relaxed);
         Ok(())
     }
@@ -246,15 +246,15 @@ impl Collector {
 const PROTOBUF: &str = "application/x-protobuf";
 
 /// Is this what a collector says that has taken everything?
-fn taken(protocol: TracingProtocol, kind: &str, answer: &[u8]) -> Result<(), String> {
-    let stranger = || Err(format!("what answers there is no collector of this protocol: {}", words(answer)));
+fn taken(url: &Url, protocol: TracingProtocol, kind: &str, answer: &[u8]) -> Result<(), String> {
+    let stranger = || Err(format!("what answers there is no collector of this protocol: {}", words(url, answer)));
     match protocol {
         _ if answer.is_empty() => Ok(()),
         // Jaeger says 202 and nothing else.
         TracingProtocol::Jaeger => stranger(),
         TracingProtocol::Otlp if kind.starts_with(PROTOBUF) => match ExportTraceServiceResponse::decode(answer) {
             Ok(ExportTraceServiceResponse { partial_success: Some(partial) }) if partial.rejected_spans > 0 => {
-                let why = words(partial.error_message.as_bytes());
+                let why = words(url, partial.error_message.as_bytes());
                 Err(format!("{} spans were rejected: {why}", partial.rejected_spans))
             }
             Ok(_) => Ok(()),
@@ -269,14 +269,15 @@ fn taken(protocol: TracingProtocol, kind: &str, answer: &[u8]) -> Result<(), Str
 }
 
 /// For what tries hostile answers: why this one is not taken, as people are told.
-pub(crate) fn try_answer(answer: &[u8]) -> impl Iterator<Item = String> {
+pub(crate) fn try_answer<'a>(url: &'a Url, answer: &'a [u8]) -> impl Iterator<Item = String> + 'a {
     let kinds = [(TracingProtocol::Jaeger, ""), (TracingProtocol::Otlp, PROTOBUF), (TracingProtocol::Otlp, "")];
-    kinds.into_iter().filter_map(move |(protocol, kind)| taken(protocol, kind, answer).err())
+    kinds.into_iter().filter_map(move |(protocol, kind)| taken(url, protocol, kind, answer).err())
 }
 
-/// The beginning of an answer in one line, redacted.
-fn words(answer: &[u8]) -> String {
-    let text = redact(&String::from_utf8_lossy(answer)).split_whitespace().collect::<Vec<_>>().join(" ");
+/// The beginning of what the server at this URL answers in one line, redacted.
+fn words(url: &Url, answer: &[u8]) -> String {
+    let text = without_login(url, &String::from_utf8_lossy(answer));
+    let text = redact(&text).split_whitespace().collect::<Vec<_>>().join(" ");
     text.chars().filter(|c| !c.is_control()).take(MOST_WORDS).collect()
 }
 
@@ -359,6 +360,12 @@ mod tests {
             });
             ExportTraceServiceResponse { partial_success }.encode_to_vec()
         };
+        let url = Url::parse("https://mt:opaque@c").unwrap();
+        let taken = |protocol, kind, answer: &[u8]| taken(&url, protocol, kind, answer);
+        let repeats = taken(Jaeger, "", b"mt/opaque").unwrap_err();
+        assert!(repeats.ends_with("protocol: mt/[redacted]"), "{repeats}");
+        let repeats = taken(Otlp, PROTOBUF, &partial(3, "Basic bXQ6b3BhcXVl")).unwrap_err();
+        assert_eq!(repeats, "3 spans were rejected: Basic [redacted]");
         assert_eq!(taken(Jaeger, "", b""), Ok(()));
         assert!(taken(Jaeger, "text/html", b"<html>welcome").unwrap_err().ends_with("protocol: <html>welcome"));
         assert_eq!(taken(Otlp, "", b""), Ok(()));
@@ -368,6 +375,17 @@ mod tests {
         assert!(taken(Otlp, PROTOBUF, b"\xff\xff").is_err());
         assert!(taken(Otlp, "text/html", b"<html>").is_err());
         assert!(taken(Otlp, "application/json", b"\"welcome\"").is_err());
+    }
+
+    #[tokio::test]
+    async fn what_a_collector_repeats_of_the_password_in_its_address_is_not_told() {
+        let (place, server) = http::answers_once(http::refusal("bad login mt/opaque or Basic bXQ6b3BhcXVl")).await;
+        let tracing = tracing(TracingProtocol::Jaeger, &format!("http://mt:opaque@{place}"));
+        let Why::Refused(why) = Collector::new(&tracing).unwrap().post(b"spans".to_vec()).await.unwrap_err() else {
+            panic!("it answers")
+        };
+        assert_eq!(why, "401 Unauthorized bad login mt/[redacted] or Basic [redacted]");
+        assert!(server.await.unwrap().ends_with("spans"));
     }
 
     /// So many spans that every lane has a request.
