@@ -34,6 +34,13 @@ const PROGRAMS: &[&str] = &[
 /// Whom root becomes: acting commands refuse root.
 const NOBODY: u32 = 65534;
 
+/// Writes a token where it is asked to.
+const HTGETTOKEN: &str = r#"while [ $# -gt 0 ]; do
+    [ "$1" = --vaulttokenfile ] && printf hvs.CAESIJ0aB0123456789abcdefgh >"$2"
+    shift
+done
+"#;
+
 /// Names that no name of any kind may be.
 fn hostile() -> Vec<String> {
     let mut names: Vec<String> = [
@@ -505,6 +512,7 @@ fn a_hostile_credd_that_a_collector_names_is_left_out() {
         ("condor_status", format!("cat <<'END'\n{lines}schedd1.lab.test\nEND\n")),
         ("kinit", String::new()),
         ("klist", "echo 'Default principal: dunepro/mt@LAB.TEST'\n".to_owned()),
+        ("htgettoken", HTGETTOKEN.to_owned()),
         (
             "condor_vault_storer",
             format!(
@@ -517,7 +525,8 @@ fn a_hostile_credd_that_a_collector_names_is_left_out() {
         place.program(program, &text);
     }
     let ended = place.mt(&["run", "token-push"]);
-    let storer = fs::read_to_string(place.path("ran/storer")).unwrap_or_default();
+    let storer = fs::read_to_string(place.path("ran/storer")).expect("the storer ran");
+    assert!(storer.contains("schedd1.lab.test"), "for the one that is none: {storer}");
     for name in names.iter().filter(|name| name.trim().len() > 2 && !name.contains('\n')) {
         assert!(!storer.contains(name.as_str()), "{name:?} reached the storer: {storer}");
     }
