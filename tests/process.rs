@@ -125,8 +125,11 @@ async fn a_cancelled_child_may_end_properly_and_its_last_words_are_kept() {
     let cancel = CancellationToken::new();
     let dir = tempfile::tempdir().unwrap();
     let ready = dir.path().join("ready");
-    let script =
-        format!("trap 'echo goodbye; exit 0' TERM; echo $$ > {}; while :; do sleep 0.01; done", ready.display());
+    // More than a pipe holds: somebody reads, so the start is over. What is cancelled before that has no words.
+    let script = format!(
+        "trap 'echo goodbye; exit 0' TERM; yes | head -n 100000; echo $$ > {}; while :; do sleep 0.01; done",
+        ready.display()
+    );
     let running = tokio::spawn({
         let cancel = cancel.clone();
         async move { run(sh(&script), &cancel).await }
