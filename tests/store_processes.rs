@@ -4,6 +4,7 @@
 
 mod store_support;
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -11,12 +12,14 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use managed_tokens::workflow::id::RunId;
-use managed_tokens::workflow::store::{Access, HolderState, Options, Shelf, StateDir, Store, StoreError};
+use managed_tokens::workflow::store::{
+    self, Access, From, HolderState, ImportError, ImportOrder, Options, Shelf, StateDir, Store, StoreError,
+};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use store_support::{counter, event, fresh, id, machine, raise, reader, state, writer};
+use store_support::{content, counter, event, fresh, id, machine, raise, reader, state, writer};
 
 /// A part to play and how it ends: killed when dropped.
 struct Player {
@@ -119,6 +122,18 @@ fn another_process() {
         }
         "fail-to-grow-its-log" => meet_a_failing_disk(&writer(&state), 10_000),
         "fail-to-write-a-blob" => meet_a_failing_disk(&writer(&state), 3 << 20),
+        "fail-to-compact-a-blob" => {
+            let copied = without_large_files(move || store::compact(&state, &Options::default()));
+            fail_well(&copied.unwrap_err());
+        }
+        "fail-to-import-a-blob" => {
+            let from = From::File { path: state.path().join(EXPORT), partial: false };
+            let order = ImportOrder { from, uids: BTreeMap::new(), replace: true };
+            match without_large_files(move || store::import(&state, &order, &Options::default())) {
+                Err(ImportError::Store(error)) => fail_well(&error),
+                other => panic!("{other:?}"),
+            }
+        }
         other => panic!("no such part: {other}"),
     }
 }
@@ -150,12 +165,35 @@ fn write_events(store: &Store) {
     });
 }
 
-/// Says the number of every acknowledged write until one fails, then that it goes on without the store.
-fn meet_a_failing_disk(store: &Store, size: usize) {
-    // A file over 2 MiB fails like a broken disk would. SIGXFSZ would end the process.
+/// From now on a file over 2 MiB fails like a broken disk would. SIGXFSZ would end the process.
+fn break_the_disk() {
     // SAFETY: ignoring a signal runs no code of ours.
     unsafe { nix::sys::signal::signal(Signal::SIGXFSZ, nix::sys::signal::SigHandler::SigIgn) }.unwrap();
     setrlimit(Resource::RLIMIT_FSIZE, 2 << 20, 2 << 20).unwrap();
+}
+
+/// What comes of it on such a disk. It has to come to an end.
+fn without_large_files<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    break_the_disk();
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || done.send(work()).unwrap());
+    wait.recv_timeout(Duration::from_secs(30)).expect("it hangs")
+}
+
+/// Says so if the error names what could not be written, and lives on as a process does that has other work.
+fn fail_well(error: &StoreError) {
+    let told = error.to_string();
+    assert!(matches!(error, StoreError::Io { doing: "write", .. }), "{error:?}");
+    assert!(told.contains("store.new: File too large"), "{told}");
+    say(FAILED_WELL);
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Says the number of every acknowledged write until one fails, then that it goes on without the store.
+fn meet_a_failing_disk(store: &Store, size: usize) {
+    break_the_disk();
     let put =
         |n: u64, size| store.write_blocking(move |tx| tx.put(Shelf::Metrics, &format!("{n:010}"), &"x".repeat(size)));
     put(0, 100).unwrap();
@@ -196,6 +234,39 @@ fn a_failing_disk_is_an_error_and_never_a_hang_and_loses_nothing_acknowledged() 
         let found =
             reader(&state).read_blocking(|view| view.scan_prefix::<String>(Shelf::Metrics, "")).unwrap().unwrap();
         assert!(found.len() as u64 >= acknowledged, "{part}: {} of {acknowledged} are left", found.len());
+    }
+}
+
+const EXPORT: &str = "export";
+
+#[test]
+fn a_copy_that_cannot_be_written_is_an_error_and_never_a_hang_and_leaves_the_store_as_it_was() {
+    for part in ["fail-to-compact-a-blob", "fail-to-import-a-blob"] {
+        let (_tmp, state) = state();
+        let store = writer(&state);
+        raise(&store, "n").unwrap();
+        // More than a page holds: it lies in a file of its own.
+        store.write_blocking(|tx| tx.put(Shelf::Metrics, "large", &"x".repeat(3 << 20))).unwrap();
+        store.close();
+        let (_, text) = store::export(&state, &Options::default(), || Ok(Vec::new())).unwrap();
+        std::fs::write(state.path().join(EXPORT), text).unwrap();
+        let before = content(&state.store());
+        let mut player = Player::start(part, &state);
+        assert_eq!(player.hear(), Some(FAILED_WELL), "{part}");
+        let left: Vec<_> = std::fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let is_of_a_copy = |name: &std::ffi::OsString| name.to_string_lossy().starts_with("store.");
+        let left: Vec<_> = left.into_iter().filter(is_of_a_copy).collect();
+        assert!(left.iter().all(|name| name == "store.json" || name == "store.lock"), "{part}: {left:?}");
+        let blobs = |all: &BTreeMap<String, Vec<u8>>| -> BTreeMap<String, Vec<u8>> {
+            all.clone().into_iter().filter(|(path, _)| path.contains("/blobs/")).collect()
+        };
+        assert!(blobs(&before) == blobs(&content(&state.store())), "{part}");
+        // While that process lives.
+        let options = Options { patience: Duration::ZERO, ..Options::default() };
+        let other = Store::open_with(&state, Access::ReadWrite, options).unwrap();
+        assert_eq!(raise(&other, "n").unwrap(), 1, "{part}");
+        let found = other.read_blocking(|view| view.scan_prefix::<String>(Shelf::Metrics, "")).unwrap().unwrap();
+        assert_eq!(found.iter().map(|(_, text)| text.len()).collect::<Vec<_>>(), [3 << 20], "{part}");
     }
 }
 

@@ -5,7 +5,8 @@ use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo, catch_unwind};
-use std::sync::Once;
+use std::sync::{Once, mpsc};
+use std::time::Duration;
 
 thread_local! {
     /// How many calls of [`caught`] this thread is in.
@@ -36,38 +37,70 @@ pub(super) fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     done.map_err(|why| message(&*why))
 }
 
+/// Drops something of sled's that may be broken. After some errors sled then waits for ever for a buffer that nobody will
+/// write (after a blob that could not be written, for one). So another thread does it. `false`: it has not come back so far,
+/// and has all of it still.
+pub(super) fn drop_within<T: Send + 'static>(broken: T, limit: Duration) -> bool {
+    let (done, dropped) = mpsc::sync_channel(1);
+    // Where there is no thread to be had it stays: this one could not drop it either.
+    let broken = ManuallyDrop::new(broken);
+    let thread = std::thread::Builder::new().name("mt-store-drop".to_owned()).spawn(move || {
+        let _ = caught(|| drop(ManuallyDrop::into_inner(broken)));
+        // Whoever waits may have given up.
+        let _ = done.send(());
+    });
+    thread.is_ok() && dropped.recv_timeout(limit).is_ok()
+}
+
 /// Something of sled's, which may panic when it is dropped: sled writes what it has left then.
 #[derive(Debug)]
-pub(super) struct Held<T>(ManuallyDrop<T>);
+pub(super) struct Held<T: Send + 'static> {
+    held: ManuallyDrop<T>,
+    /// How long dropping it may take, if it may be left to itself then.
+    limit: Option<Duration>,
+}
 
-impl<T> Held<T> {
+impl<T: Send + 'static> Held<T> {
     pub(super) fn new(held: T) -> Self {
-        Self(ManuallyDrop::new(held))
+        Self { held: ManuallyDrop::new(held), limit: None }
+    }
+
+    /// Is waited for so long when it is dropped without [`Held::close`], see [`drop_within`]. For what nobody relies on.
+    pub(super) fn dropped_within(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
     }
 
     /// Drops it. `Err`: sled panicked, and why.
     pub(super) fn close(self) -> Result<(), String> {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: `this` is not dropped, so nobody takes it again.
-        let held = unsafe { ManuallyDrop::take(&mut this.0) };
+        let held = unsafe { ManuallyDrop::take(&mut this.held) };
         caught(|| drop(held))
     }
 }
 
-impl<T> Deref for Held<T> {
+impl<T: Send + 'static> Deref for Held<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        &self.0
+        &self.held
     }
 }
 
-impl<T> Drop for Held<T> {
+impl<T: Send + 'static> Drop for Held<T> {
     fn drop(&mut self) {
         // SAFETY: it is used no more.
-        let held = unsafe { ManuallyDrop::take(&mut self.0) };
-        // Whoever wants to know closes it.
-        let _ = caught(|| drop(held));
+        let held = unsafe { ManuallyDrop::take(&mut self.held) };
+        match self.limit {
+            // Whoever wants to know closes it.
+            None => {
+                let _ = caught(|| drop(held));
+            }
+            Some(limit) => {
+                let _ = drop_within(held, limit);
+            }
+        }
     }
 }
 
@@ -109,5 +142,27 @@ mod tests {
         drop(Held::new(Bad));
         assert_eq!(Held::new(Bad).close(), Err("no room".to_owned()));
         assert_eq!(Held::new(()).close(), Ok(()));
+    }
+
+    #[test]
+    fn what_never_comes_to_an_end_when_it_is_dropped_is_left_to_itself() {
+        struct Endless(mpsc::Receiver<()>);
+        impl Drop for Endless {
+            fn drop(&mut self) {
+                // Its sender lives.
+                let _ = self.0.recv();
+            }
+        }
+        let endless = || {
+            let (sender, receiver) = mpsc::channel();
+            (sender, Endless(receiver))
+        };
+        let (_sender, broken) = endless();
+        assert!(!drop_within(broken, Duration::from_millis(1)));
+        let (_sender, broken) = endless();
+        drop(Held::new(broken).dropped_within(Duration::from_millis(1)));
+        let (sender, broken) = endless();
+        drop(sender);
+        assert!(drop_within(broken, Duration::from_secs(60)));
     }
 }

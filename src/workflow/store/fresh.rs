@@ -13,16 +13,18 @@ use super::open::{Purpose, Sled, check_free_space, log_bytes, open_sled, size_of
 use super::record;
 use super::sidecar::{FORMAT, Sidecar, sync_directory};
 use super::state_dir::{StateDir, make_directory};
+use super::thread::DROP_WITHIN;
 use super::view::{Base, View};
 use crate::crash_point::{CrashPoint, pass};
 
 /// So much is handed to sled at once, in bytes.
 const BATCH: usize = 4 << 20;
 
-/// A store that is being filled. Dropped without [`Fresh::finish`] it stays where it is made, and the next one removes it.
+/// A store that is being filled. Dropped without [`Fresh::finish`] it is removed, however sled took what went wrong.
 pub(super) struct Fresh {
+    // Dropped in this order: sled before its files.
     sled: Held<Sled>,
-    path: PathBuf,
+    place: Place,
     batches: [sled::Batch; TREES],
     waiting: usize,
     min_free: u64,
@@ -37,8 +39,10 @@ impl Fresh {
         }
         check_free_space(&path, state.path(), min_free)?;
         make_directory(&path, false)?;
-        let sled = open_sled(&path, Purpose::Fill)?;
-        Ok(Self { sled, path, batches: Default::default(), waiting: 0, min_free })
+        let place = Place { path, keep: false };
+        // The file that sled has locked goes away with the place: sled is in nobody's way where it does not let go.
+        let sled = open_sled(&place.path, Purpose::Fill)?.dropped_within(DROP_WITHIN);
+        Ok(Self { sled, place, batches: Default::default(), waiting: 0, min_free })
     }
 
     /// Puts a record as it lies in a store. A later one of the same key wins.
@@ -59,9 +63,10 @@ impl Fresh {
 
     /// Hands over what waits; [`Fresh::view`] sees it then.
     pub(super) fn write(&mut self) -> Result<(), StoreError> {
-        check_free_space(&self.path, &self.path, self.min_free.saturating_add(4 * self.waiting as u64))?;
+        let path = &self.place.path;
+        check_free_space(path, path, self.min_free.saturating_add(4 * self.waiting as u64))?;
         for (tree, batch) in self.sled.trees.iter().zip(&mut self.batches) {
-            guarded(&self.path, || tree.apply_batch(std::mem::take(batch)))?;
+            guarded(path, || tree.apply_batch(std::mem::take(batch)))?;
         }
         self.waiting = 0;
         Ok(())
@@ -69,7 +74,8 @@ impl Fresh {
 
     /// What was written so far.
     pub(super) fn view(&self) -> View<'_> {
-        View::new(Some(Base { trees: &self.sled.trees, path: &self.path, counts: None }), None, &self.path)
+        let path = &self.place.path;
+        View::new(Some(Base { trees: &self.sled.trees, path, counts: None }), None, path)
     }
 
     /// Makes it whole and durable, and says where it is.
@@ -77,7 +83,9 @@ impl Fresh {
         self.put(Tree::Meta, keys::STORE_ID.as_bytes(), &record::encode(Tree::Meta, keys::STORE_ID, &store_id)?)?;
         self.put(Tree::Meta, keys::SEQUENCE.as_bytes(), &record::encode(Tree::Meta, keys::SEQUENCE, &sequence)?)?;
         self.write()?;
-        let Self { sled, path, .. } = self;
+        // An error drops them the other way round.
+        let Self { mut place, sled, .. } = self;
+        let path = place.path.clone();
         guarded(&path, || sled.db.flush().map(|_| ()))?;
         let sync = || sync_tree(&path).map_err(|e| StoreError::io("sync", &path, e));
         // Before sled ends: it panics where it cannot sync.
@@ -85,7 +93,23 @@ impl Fresh {
         // sled writes what it has left.
         sled.close().map_err(|why| StoreError::io("write", &path, io::Error::other(why)))?;
         sync()?;
+        place.keep = true;
         Ok(path)
+    }
+}
+
+/// Where a store is made.
+struct Place {
+    path: PathBuf,
+    keep: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if !self.keep {
+            // It may be large. Whoever makes the next one tries it again, and says so.
+            let _ = fs::remove_dir_all(&self.path);
+        }
     }
 }
 

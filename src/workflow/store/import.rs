@@ -160,10 +160,7 @@ pub fn import(state: &StateDir, order: &ImportOrder, options: &Options) -> Resul
         From::Empty => None,
     };
     let now = Timestamp::now();
-    let (new, made, mut imported) = make(state, order, options, export, now).inspect_err(|_| {
-        // It may be large. The first error is the one to tell, and the next import removes it, too.
-        let _ = fs::remove_dir_all(state.new_store());
-    })?;
+    let (new, made, mut imported) = make(state, order, options, export, now)?;
     let (store_id, sequence) = made;
     if let Some(why) = why_aside {
         imported.aside = put_aside(state, why, now, &sidecar_of(&new, store_id, sequence)?)?;

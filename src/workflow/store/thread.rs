@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
-use super::caught::caught;
+use super::caught::{caught, drop_within};
 use super::error::StoreError;
 use super::handle::{Access, Counts, Options};
 use super::lock::{Line, Turn};
@@ -31,8 +31,8 @@ const GROUP_WRITES: usize = 1024;
 /// A group commit takes no further write once its changes are this big, in bytes.
 const GROUP_BYTES: usize = 2 << 20;
 
-/// How long closing a store whose commit failed may take.
-const DROP_WITHIN: Duration = Duration::from_secs(1);
+/// How long closing a store that could not be written may take.
+pub(super) const DROP_WITHIN: Duration = Duration::from_secs(1);
 
 /// Tells a writer how the commit went.
 pub(super) type Ack = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -228,17 +228,11 @@ impl Worker {
         }
     }
 
-    /// Drops a store whose commit failed. After some errors sled then waits for ever for a buffer that nobody will write
-    /// (after a blob that could not be written, for one). So another thread does it, and if it does not come back, this
-    /// process keeps its turn and never opens the store again: it cannot, sled's own lock being still held.
+    /// Drops a store whose commit failed. If that does not come to an end, this process keeps its turn and never opens the
+    /// store again: it cannot, sled's own lock being still held.
     fn drop_broken(&mut self, error: &StoreError) {
         let Some(holding) = self.holding.take() else { return };
-        let (done, dropped) = mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new().name("mt-store-drop".to_owned()).spawn(move || {
-            let _ = caught(|| drop(holding));
-            let _ = done.send(());
-        });
-        if thread.is_err() || dropped.recv_timeout(DROP_WITHIN).is_err() {
+        if !drop_within(holding, DROP_WITHIN) {
             self.given_up = Some(error.clone());
         }
     }
