@@ -111,7 +111,16 @@ pub fn once(store: &Store, state: &StateDir, config: &Config, private: &Path) {
         tracing::warn!(code = %TAKEOVER, rows = found.odd, "rows of {} make no sense and are left out", database.display());
     }
     // What was recorded while the store could not be used is newer.
-    let newer = uids::alone(&state.uids_json()).unwrap_or_default();
+    let newer = match uids::alone(&state.uids_json()) {
+        Ok(newer) => newer,
+        Err(error) if uids::is_damaged(&error) => BTreeMap::new(),
+        // The next run tries it again.
+        Err(error) => {
+            let file = state.uids_json();
+            let file = file.display();
+            return tracing::warn!(code = %TAKEOVER, "the existing service's database is not taken over: cannot read {file}: {error}");
+        }
+    };
     found.uids.retain(|account, _| !newer.contains_key(account));
     let (file, known) = (database.clone(), Known::of(config));
     match store.write_blocking(move |tx| take(tx, &file, &found, &known)) {

@@ -85,7 +85,7 @@ impl Book {
     async fn beside(&mut self, store: &Store) -> Result<(), UidError> {
         let (turn, alone) = self
             .in_turn(|turn| {
-                let alone = turn.alone();
+                let alone = turn.alone()?;
                 Ok((turn, alone))
             })
             .await?;
@@ -132,14 +132,18 @@ pub fn plain(uids: BTreeMap<String, KnownUid>) -> BTreeMap<String, u32> {
 /// two. Blocks.
 pub fn agree(store: &Store, file: &Path) -> io::Result<()> {
     let held = store.read_blocking(|view| view.uids()).and_then(|uids| uids).map_err(io::Error::other)?;
-    // What cannot be read is written anew.
-    if uids::agrees(file, &plain(held)).unwrap_or(false) { Ok(()) } else { follow(store, file) }
+    let agree = match uids::agrees(file, &plain(held)) {
+        // It is written anew.
+        Err(error) if uids::is_damaged(&error) => false,
+        agree => agree?,
+    };
+    if agree { Ok(()) } else { follow(store, file) }
 }
 
 /// Has the store say what the file alone has, and the file what the store holds. Blocks.
 pub fn follow(store: &Store, file: &Path) -> io::Result<()> {
     let turn = uids::turn(file, TURN_WITHIN)?;
-    let alone = turn.alone();
+    let alone = turn.alone()?;
     let held = store.write_blocking(move |tx| take_in(tx, alone)).map_err(io::Error::other)?;
     turn.follow(&held)
 }
@@ -195,6 +199,8 @@ fn of_file(doing: &'static str, error: &io::Error) -> UidError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::workflow::store::{Access, StateDir};
 
@@ -240,6 +246,26 @@ mod tests {
         let book = SessionUids::new(Some(open(&state)), state.uids_json());
         assert_eq!(book.record(&account(), 1234).await.unwrap().note, None);
         assert_eq!(uids::read(&state.uids_json()).unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_uid_that_only_the_file_has_is_not_lost_when_the_file_cannot_be_read_for_a_moment() {
+        let (_directory, state) = state();
+        let (store, file) = (open(&state), state.uids_json());
+        SessionUids::new(None, file.clone()).record(&account(), 5678).await.unwrap();
+        // It is refused as long as everybody may write to it.
+        let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o606);
+        agree(&store, &file).unwrap_err();
+        follow(&store, &file).unwrap_err();
+        let book = SessionUids::new(Some(store.clone()), file.clone());
+        let recorded = book.record(&AccountName::checked("mu2epro"), 1235).await.unwrap();
+        assert!(recorded.note.unwrap().contains("it is not in"));
+        mode(0o600);
+        agree(&store, &file).unwrap();
+        let expected = uids([("dunepro", 5678), ("mu2epro", 1235)]);
+        assert_eq!(plain(held(&store)), expected);
+        assert_eq!(uids::read(&file).unwrap(), expected);
     }
 
     #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! `uids.json` beside the store is written with every change of a UID, so that tokens can be pushed when the store
 //! cannot be used. A number in it is what the store says, too. What was recorded while the store could not be used has its
-//! time with it, until the store has got it:
+//! time with it, until the store has got it. So the file is never written over what could not be read at the moment, and what
+//! is damaged is kept under another name:
 //!
 //! ```json
 //! {
@@ -70,6 +71,12 @@ fn only_alone(entries: Entries) -> BTreeMap<String, KnownUid> {
     entries.into_iter().filter_map(alone).collect()
 }
 
+/// Is it what the file says that makes no sense? Another attempt would find the same then. Else it could not be read at the
+/// moment, and may say what nobody else knows.
+pub fn is_damaged(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::FileTooLarge)
+}
+
 /// Does the file say what the store holds, and nothing else?
 pub fn agrees(path: &Path, held: &BTreeMap<String, u32>) -> io::Result<bool> {
     let (entries, all_make_sense) = entries(path)?;
@@ -99,7 +106,8 @@ fn entries(path: &Path) -> io::Result<(Entries, bool)> {
         Err(error) => return Err(error),
     };
     let mut entries = Entries::new();
-    let all: BTreeMap<String, serde_json::Value> = serde_json::from_str(&text).map_err(io::Error::other)?;
+    let all = serde_json::from_str::<BTreeMap<String, serde_json::Value>>(&text);
+    let all = all.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
     let many = all.len();
     for (account, value) in all {
         match serde_json::from_value::<Entry>(value) {
@@ -144,17 +152,38 @@ pub fn turn(path: &Path, patience: Duration) -> io::Result<Turn> {
 
 impl Turn {
     /// What the store may not know yet. A damaged file says nothing.
-    pub fn alone(&self) -> BTreeMap<String, KnownUid> {
-        alone(&self.path).unwrap_or_else(|error| {
-            tracing::warn!("cannot read {}, which is written anew: {error}", self.path.display());
-            BTreeMap::new()
-        })
+    pub fn alone(&self) -> io::Result<BTreeMap<String, KnownUid>> {
+        match alone(&self.path) {
+            Err(error) if is_damaged(&error) => Ok(BTreeMap::new()),
+            alone => alone,
+        }
     }
 
     /// Has the file say what the store holds. To be asked for what it holds in the same turn: whoever writes last has then
     /// looked last.
     pub fn follow(&self, held: &BTreeMap<String, u32>) -> io::Result<()> {
-        if agrees(&self.path, held).unwrap_or(false) { Ok(()) } else { self.write(&held_entries(held)) }
+        if let Some((error, kept)) = self.keep_damaged()? {
+            let (file, kept) = (self.path.display(), kept.display());
+            tracing::warn!("{file} could not be read ({error}), is written anew, and is kept: {kept}");
+        }
+        if agrees(&self.path, held)? { Ok(()) } else { self.write(&held_entries(held)) }
+    }
+
+    /// Renames the file if it is damaged, so that somebody can look at it. Gives what is wrong, and its new place.
+    pub fn keep_damaged(&self) -> io::Result<Option<(io::Error, PathBuf)>> {
+        let error = match entries(&self.path) {
+            Ok(_) => return Ok(None),
+            Err(error) if is_damaged(&error) => error,
+            Err(error) => return Err(error),
+        };
+        let name = format!("json.damaged-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ"));
+        // Nobody else has a turn: a name that is free stays so.
+        let kept = (1..)
+            .map(|n| self.path.with_extension(if n == 1 { name.clone() } else { format!("{name}-{n}") }))
+            .find(|kept| fs::symlink_metadata(kept).is_err())
+            .unwrap_or_default();
+        fs::rename(&self.path, &kept)?;
+        Ok(Some((error, kept)))
     }
 
     /// Records a UID in the file alone; says what it had before.
@@ -201,7 +230,7 @@ impl Turn {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
 
@@ -257,7 +286,7 @@ mod tests {
         turn.follow(&uids([("dunepro", 1234), ("mu2epro", 1235)])).unwrap();
         assert_eq!(turn.record("dunepro", 5678).unwrap(), Some(1234));
         assert_eq!(read(&path).unwrap(), uids([("dunepro", 5678), ("mu2epro", 1235)]));
-        assert_eq!(turn.alone().into_keys().collect::<Vec<_>>(), ["dunepro"]);
+        assert_eq!(turn.alone().unwrap().into_keys().collect::<Vec<_>>(), ["dunepro"]);
         turn.follow(&uids([("dunepro", 5678), ("mu2epro", 1235)])).unwrap();
         assert_eq!(alone(&path).unwrap(), BTreeMap::new());
         assert_eq!(fs::read_to_string(&path).unwrap(), "{\n  \"dunepro\": 5678,\n  \"mu2epro\": 1235\n}\n");
@@ -289,14 +318,37 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_an_error_and_not_an_empty_list_and_is_replaced() {
-        let (_directory, path) = file();
-        fs::write(&path, "{\"dunepro\": 12").unwrap();
-        assert!(read(&path).is_err());
+    fn a_damaged_file_is_an_error_and_not_an_empty_list_and_is_replaced_and_kept() {
+        let (directory, path) = file();
         let turn = turn(&path, Duration::ZERO).unwrap();
-        assert!(turn.record("dunepro", 7).is_err(), "what else it said would be lost");
-        assert!(turn.alone().is_empty());
-        turn.follow(&uids([("dunepro", 1234)])).unwrap();
-        assert_eq!(read(&path).unwrap(), uids([("dunepro", 1234)]));
+        let damaged = [&b"{\"dunepro\": 12"[..], b"{\"dunepro\xff\": 12}", b""];
+        for content in damaged {
+            fs::write(&path, content).unwrap();
+            assert!(is_damaged(&read(&path).unwrap_err()));
+            assert!(turn.record("dunepro", 7).is_err(), "what else it said would be lost");
+            assert!(turn.alone().unwrap().is_empty());
+            turn.follow(&uids([("dunepro", 1234)])).unwrap();
+            assert_eq!(read(&path).unwrap(), uids([("dunepro", 1234)]));
+        }
+        let kept = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+        let is_kept = |path: &PathBuf| path.to_string_lossy().contains("uids.json.damaged-");
+        let mut kept: Vec<_> = kept.filter(is_kept).map(|kept| fs::read(kept).unwrap()).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, [damaged[2], damaged[0], damaged[1]], "in one second, too");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_at_the_moment_is_left_alone() {
+        let (_directory, path) = file();
+        let turn = turn(&path, Duration::ZERO).unwrap();
+        turn.record("dunepro", 5678).unwrap();
+        // It is refused as long as everybody may write to it.
+        let mode = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o606);
+        assert!(!is_damaged(&turn.alone().unwrap_err()));
+        assert!(turn.keep_damaged().is_err());
+        assert!(turn.follow(&uids([("mu2epro", 1235)])).is_err());
+        mode(0o600);
+        assert_eq!(turn.alone().unwrap().into_keys().collect::<Vec<_>>(), ["dunepro"]);
     }
 }

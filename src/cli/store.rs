@@ -278,25 +278,24 @@ fn import(state: &StateDir, args: &ImportArgs) -> Result<ExitCode, Failed> {
         None => From::Empty,
     };
     let file = state.uids_json();
-    let (beside, unreadable) = match uids::read(&file) {
-        Ok(beside) => (beside, None),
-        Err(error) => (BTreeMap::new(), Some(error)),
+    let of_file = |doing, e| Failed::new(codes::UNEXPECTED, format!("cannot {doing} {}: {e}", file.display()));
+    let beside = match uids::read(&file) {
+        Ok(beside) => beside,
+        Err(error) if uids::is_damaged(&error) => BTreeMap::new(),
+        // Nobody else may know what it says.
+        Err(error) => return Err(of_file("read", error).next("if it stays so, move it away first")),
     };
     let order = ImportOrder { from, uids: beside, replace: args.replace };
     let imported = store::import(state, &order, &Options::default()).map_err(|e| of_import(&e))?;
     // Before what may fail now: the store is replaced.
     output::write_err(&told_of_import(&imported));
-    let of_file = |doing, e| Failed::new(codes::UNEXPECTED, format!("cannot {doing} {}: {e}", file.display()));
-    match unreadable {
-        Some(error) => {
-            let kept = file.with_extension(format!("json.damaged-{}", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")));
-            fs::rename(&file, &kept).map_err(|e| of_file("keep the damaged", e))?;
-            output::write_err(&format!(
-                "{} could not be read ({error}) and is kept: {}; compare its UIDs with `mt uids list`\n",
-                file.display(),
-                kept.display()
-            ));
-        }
+    let damaged = uids::turn(&file, uids::TURN_WITHIN).and_then(|turn| turn.keep_damaged());
+    match damaged.map_err(|e| of_file("keep what is damaged of", e))? {
+        Some((error, kept)) => output::write_err(&format!(
+            "{} could not be read ({error}) and is kept: {}; compare its UIDs with `mt uids list`\n",
+            file.display(),
+            kept.display()
+        )),
         // Runs that could not wait for the store have recorded theirs here alone.
         None => record_changed(state, &order.uids, uids::read(&file).map_err(|e| of_file("read", e))?)?,
     }

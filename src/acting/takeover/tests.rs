@@ -1,5 +1,7 @@
 //! Real SQLite files with the tables of managed-tokens 0.17.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::*;
 use crate::config::{Environment, Format};
 use crate::workflow::store::Access;
@@ -140,6 +142,12 @@ fn a_uid_that_was_recorded_without_the_store_is_newer_than_what_is_taken_over() 
     let file = bench.state.uids_json();
     crate::acting::uids::turn(&file, std::time::Duration::ZERO).unwrap().record("dunepro", 5678).unwrap();
     let store = bench.store();
+    // It cannot be read for a moment: it is refused as long as everybody may write to it.
+    let mode = |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o606);
+    bench.once(&store);
+    assert_eq!(uids(&store), pairs([]));
+    mode(0o600);
     bench.once(&store);
     let expected = pairs([("dunepro", 5678), ("mu2epro", 1235), ("oldpro", 99)]);
     assert_eq!(uids(&store), expected);
