@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
+use super::durable;
 use super::error::StoreError;
 use super::fresh::{Fresh, sidecar_of};
 use super::handle::{Access, Options};
@@ -98,9 +99,12 @@ pub fn compact(state: &StateDir, options: &Options) -> Result<Option<Compacted>,
     Ok(Some(Compacted { before, after: size(&path)?, records }))
 }
 
-fn exchange(one: &Path, other: &Path) -> Result<(), StoreError> {
+pub(super) fn exchange(one: &Path, other: &Path) -> Result<(), StoreError> {
     renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)
-        .map_err(|errno| StoreError::io("exchange with its copy", other, io::Error::from(errno)))
+        .map_err(|errno| StoreError::io("exchange with its copy", other, io::Error::from(errno)))?;
+    durable::replaced(one);
+    durable::replaced(other);
+    Ok(())
 }
 
 /// Not every file system exchanges directories: that is to be known before everything is copied.

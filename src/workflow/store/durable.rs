@@ -109,6 +109,11 @@ pub(super) fn begin_unused(store: &Path) {
     stores().insert(resolved(store).join("blobs"), Blobs { unused: true, ..Blobs::default() });
 }
 
+/// To be called when another store has come to this place: what is known was about the one before, what is lost of it too.
+pub(super) fn replaced(store: &Path) {
+    stores().remove(&resolved(store).join("blobs"));
+}
+
 /// How far sled's newest snapshot goes, in its time: the name says so.
 pub(super) fn newest_snapshot(store: &Path) -> io::Result<Option<u64>> {
     let mut newest = None;
@@ -304,6 +309,8 @@ fn is_whole(file: &mut File) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::compact::exchange;
+    use super::super::{Access, From, ImportOrder, Options, StateDir, Store, import};
     use super::*;
 
     #[test]
@@ -420,6 +427,31 @@ mod tests {
                 assert!(told.contains("is lost"), "{told}");
             }
         }
+    }
+
+    #[test]
+    fn what_was_lost_of_a_store_is_not_told_of_the_one_that_takes_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::create(directory.path().join("state")).unwrap();
+        let store = || Store::open(&state, Access::ReadWrite);
+        let lose = || {
+            let lost = || Err(Unsynced::Lost(io::Error::from_raw_os_error(libc::EIO)));
+            sync(&resolved(&state.store()), Writers::None, lost).unwrap_err();
+        };
+        store().unwrap().close();
+        lose();
+        assert!(store().unwrap_err().to_string().contains("is lost"));
+        // So it is put aside.
+        fs::remove_file(state.store().join("db")).unwrap();
+        let order = ImportOrder { from: From::Empty, uids: BTreeMap::new(), replace: false };
+        let aside = import(&state, &order, &Options::default()).unwrap().aside;
+        assert!(aside.is_some());
+        store().unwrap().close();
+        // So it is compacted.
+        lose();
+        fs::rename(aside.unwrap(), state.new_store()).unwrap();
+        exchange(&state.new_store(), &state.store()).unwrap();
+        begin(&state.store()).unwrap();
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use ulid::Ulid;
 
 use super::caught::{Held, caught};
+use super::durable;
 use super::error::StoreError;
 use super::keys::{self, TREES, Tree};
 use super::open::{Purpose, Sled, check_free_space, log_bytes, open_sled, size_of};
@@ -133,6 +134,7 @@ pub(super) fn put_in_place(state: &StateDir, new: &Path, store_id: Ulid, sequenc
     // An empty `store/` may stand there; renaming replaces it.
     pass(CrashPoint::StoreMadeBefore);
     fs::rename(new, &path).map_err(|e| StoreError::io("make", &path, e))?;
+    durable::replaced(&path);
     pass(CrashPoint::StoreMadeAfter);
     sync_directory(state.path()).map_err(|e| StoreError::io("sync", state.path(), e))?;
     sidecar_of(&path, store_id, sequence)?.write(&state.sidecar())
