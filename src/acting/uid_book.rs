@@ -172,13 +172,22 @@ async fn taken_in(store: &Store, alone: BTreeMap<String, KnownUid>) -> Result<BT
 async fn in_store(store: &Store, account: &str, uid: u32) -> Result<Option<u32>, StoreError> {
     // If it comes too late, what the file has got meanwhile is the newer word.
     let (account, known) = (account.to_owned(), KnownUid { uid, recorded_at: Timestamp::now() });
-    store
-        .write(move |tx| {
-            let before = tx.uid(&account)?.map(|known| known.uid);
-            tx.put_uid(&account, known)?;
-            Ok(before)
-        })
-        .await
+    store.write(move |tx| put_unless_later(tx, &account, known)).await
+}
+
+/// Records a UID, unless the store has got a newer one since; says what it had before. A write that waits in line is done
+/// when nobody waits for it any more, too.
+fn put_unless_later(tx: &mut Tx<'_>, account: &str, known: KnownUid) -> Result<Option<u32>, StoreError> {
+    let before = tx.uid(account)?;
+    match before {
+        // A time that is yet to come is of a clock that was wrong, and says nothing.
+        Some(held) if held.recorded_at > known.recorded_at && held.recorded_at <= Timestamp::now() => {
+            let (uid, stays) = (known.uid, held.uid);
+            tracing::warn!(account, uid, stays, "a UID has come to the store late and is older than the store's");
+        }
+        Some(_) | None => tx.put_uid(account, known)?,
+    }
+    Ok(before.map(|held| held.uid))
 }
 
 /// The store's answer, if it comes within [`STORE_WITHIN`].
@@ -200,6 +209,8 @@ fn of_file(doing: &'static str, error: &io::Error) -> UidError {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use jiff::SignedDuration;
 
     use super::*;
     use crate::workflow::store::{Access, StateDir};
@@ -333,6 +344,27 @@ mod tests {
         agree(&store, &file).unwrap();
         assert_eq!(plain(held(&store)), uids([("dunepro", 9999)]));
         assert_eq!(uids::read(&file).unwrap(), uids([("dunepro", 9999)]));
+    }
+
+    #[test]
+    fn a_uid_that_comes_to_the_store_late_does_not_undo_a_newer_one() {
+        let (_directory, state) = state();
+        let store = open(&state);
+        let put = |uid, recorded_at| {
+            let known = KnownUid { uid, recorded_at };
+            store.write_blocking(move |tx| put_unless_later(tx, "dunepro", known)).unwrap()
+        };
+        let now = Timestamp::now();
+        let ago = |seconds| now - SignedDuration::from_secs(seconds);
+        assert_eq!(put(9999, ago(1)), None);
+        assert_eq!(put(5678, ago(2)), Some(9999));
+        assert_eq!(plain(held(&store)), uids([("dunepro", 9999)]));
+        assert_eq!(put(1111, now), Some(9999));
+        assert_eq!(plain(held(&store)), uids([("dunepro", 1111)]));
+        // A clock that was wrong keeps no UID out.
+        put(2222, ago(-3600));
+        put(3333, now);
+        assert_eq!(plain(held(&store)), uids([("dunepro", 3333)]));
     }
 
     #[tokio::test]
