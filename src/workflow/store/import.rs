@@ -217,8 +217,9 @@ fn present(state: &StateDir, replace: bool, options: &Options) -> Result<Option<
         Ok(Some(_)) if replace => Ok(Some("replaced")),
         Ok(Some((runs, uids))) => Err(ImportError::InUse { path: state.store(), runs, uids }),
         Err(StoreError::Damaged { .. }) => Ok(Some("damaged")),
-        // Not for want of a file descriptor, say: nobody can read it.
-        Err(StoreError::Io { .. }) if read_through(&state.store()).is_err() => Ok(Some("damaged")),
+        Err(StoreError::Io { .. }) if read_through(&state.store()).is_err_and(|e| is_of_the_disk(&e)) => {
+            Ok(Some("damaged"))
+        }
         Err(StoreError::Newer { .. }) if replace => Ok(Some("replaced")),
         Err(other) => Err(other.into()),
     }
@@ -233,6 +234,13 @@ fn held(state: &StateDir, options: &Options) -> Result<Option<(usize, usize)>, S
     let view = View::new(Some(opened.base()), None, &path);
     let held = read_all(&view).and_then(|()| Ok((view.newest_runs(usize::MAX)?.len(), view.uids()?.len())));
     held.map(Some)
+}
+
+/// Does the disk, or the file system, withhold what is there? Then nobody can read it. Not for want of a file descriptor or of
+/// memory, say.
+fn is_of_the_disk(error: &io::Error) -> bool {
+    let withheld = [libc::EIO, libc::EUCLEAN, libc::EBADMSG, libc::ENODATA, libc::EILSEQ, libc::EREMOTEIO];
+    error.raw_os_error().is_some_and(|errno| withheld.contains(&errno))
 }
 
 fn read_through(directory: &Path) -> io::Result<()> {

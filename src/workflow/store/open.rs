@@ -24,7 +24,7 @@ use super::keys::{self, TREES, Tree};
 use super::overlay::Overlay;
 use super::record;
 use super::sidecar::{CHECKPOINT_EVERY, FORMAT, Sidecar, newer, sync_directory};
-use super::sled_log::{Log, is_read_to_its_end};
+use super::sled_log::{Log, is_damage, is_read_to_its_end};
 use super::state_dir::{StateDir, check_directory, make_directory};
 use super::view::{Base, View};
 use crate::crash_point::{CrashPoint, pass};
@@ -261,8 +261,13 @@ fn try_a_copy(state: &StateDir, sidecar: Option<&Sidecar>, min_free: u64) -> Res
     let path = state.store();
     // sled passes over a blob that is gone, and opens with a part of a commit.
     let log = Log::read(&path).map_err(|e| StoreError::io("read", &path.join("db"), e))?;
-    if let Some(why) = log.without_blob.values().next() {
-        return Err(StoreError::damaged(&path, why));
+    let (damaged, unread): (Vec<_>, Vec<_>) = log.without_blob.into_values().partition(is_damage);
+    // Another attempt may read them, and need none of the others.
+    if let Some(why) = unread.into_iter().next() {
+        return Err(StoreError::io("read", &path, why));
+    }
+    if let Some(why) = damaged.first() {
+        return Err(StoreError::damaged(&path, why.to_string()));
     }
     let copy = Trial(state.copied_store());
     // That of a process that was killed takes the room that this one needs.

@@ -63,9 +63,9 @@ pub(super) struct Log {
     pub(super) trouble: Vec<String>,
     /// Pages of which only later changes are left.
     headless: HashSet<u64>,
-    /// Pages with a message whose blob cannot be read, and why; not those that were written as a whole after it, because
+    /// Pages with a message whose blob cannot be read, and why, see [`is_damage`]; not those that were written as a whole after it, because
     /// sled removes such blobs.
-    pub(super) without_blob: BTreeMap<u64, String>,
+    pub(super) without_blob: BTreeMap<u64, io::Error>,
     skipped: usize,
 }
 
@@ -119,7 +119,7 @@ impl Log {
                 log.skipped += buffer.len() - end;
             }
         }
-        log.trouble.extend(log.without_blob.values().cloned());
+        log.trouble.extend(log.without_blob.values().map(ToString::to_string));
         if log.skipped > 0 {
             log.trouble.push(format!("{} bytes between what can be read of its log cannot be read", log.skipped));
         }
@@ -267,7 +267,7 @@ pub(super) fn is_read_to_its_end(store: &Path, snapshot: u64) -> io::Result<bool
         read_segment(&file, index, length, &mut buffer)?;
         // It begins with the segment in which the snapshot ends, and with all of it.
         let known = if number == snapshot / size { (snapshot % size) as usize } else { 0 };
-        match torn_at(&buffer, known, number, store) {
+        match torn_at(&buffer, known, number, store)? {
             None => {}
             // The end of the log.
             Some(at) if Some(number) == newest && buffer[at..].iter().all(|byte| *byte == 0) => {}
@@ -278,26 +278,29 @@ pub(super) fn is_read_to_its_end(store: &Path, snapshot: u64) -> io::Result<bool
 }
 
 /// Where the messages of a segment end before it does. Up to `known` the snapshot has what they say.
-fn torn_at(segment: &[u8], known: usize, number: u64, store: &Path) -> Option<usize> {
+fn torn_at(segment: &[u8], known: usize, number: u64, store: &Path) -> io::Result<Option<usize>> {
     let mut at = SEGMENT_HEADER;
     while at + MESSAGE_HEADER <= segment.len() {
         match message(segment, at, Some(number)) {
-            Some(message) if message.kind == kind::CAP => return None,
+            Some(message) if message.kind == kind::CAP => return Ok(None),
             Some(Message {
                 kind: kind @ (kind::BLOB_META | kind::BLOB_NODE | kind::BLOB_LINK), body, length, ..
             }) => {
                 // sled passes over one that it has removed.
                 let removed = || at < known && blob_path(store, &body).is_ok_and(|path| !path.exists());
-                if blob(store, &body, kind).is_err() && !removed() {
-                    return Some(at);
+                match blob(store, &body, kind) {
+                    Ok(_) => {}
+                    Err(error) if !is_damage(&error) => return Err(error),
+                    Err(_) if removed() => {}
+                    Err(_) => return Ok(Some(at)),
                 }
                 at += length;
             }
             Some(message) => at += message.length,
-            None => return Some(at),
+            None => return Ok(Some(at)),
         }
     }
-    None
+    Ok(None)
 }
 
 fn number_in_header(segment: &[u8]) -> Option<u64> {
@@ -336,8 +339,9 @@ fn message(segment: &[u8], at: usize, number: Option<u64>) -> Option<Message> {
     right.then(|| Message { kind, segment: found, page, length: header + length, body: body.to_vec() })
 }
 
-fn blob_path(store: &Path, id: &[u8]) -> Result<PathBuf, String> {
-    let id = id.try_into().map(i64::from_le_bytes).map_err(|_| "a message about a blob cannot be read".to_owned())?;
+fn blob_path(store: &Path, id: &[u8]) -> io::Result<PathBuf> {
+    let id = id.try_into().map(i64::from_le_bytes);
+    let id = id.map_err(|_| damaged("a message about a blob cannot be read".to_owned()))?;
     Ok(store.join("blobs").join(id.to_string()))
 }
 
@@ -346,19 +350,33 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
-/// A big page lies in a file of its own.
-fn blob(store: &Path, id: &[u8], kind: u8) -> Result<Vec<u8>, String> {
+fn damaged(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Is a blob not what was written? Else the system has not read it, for want of a descriptor, say: that says nothing of what
+/// is there.
+pub(super) fn is_damage(error: &io::Error) -> bool {
+    match error.kind() {
+        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::NotFound => true,
+        // Something else is in its place.
+        io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => true,
+        _ => false,
+    }
+}
+
+/// A big page lies in a file of its own. Errors name it.
+fn blob(store: &Path, id: &[u8], kind: u8) -> io::Result<Vec<u8>> {
     let path = blob_path(store, id)?;
     let name = path.file_name().unwrap_or_default().display();
     let mut content = Vec::new();
     open(&path)
         .and_then(|mut file| file.read_to_end(&mut content))
-        .map_err(|e| format!("its file blobs/{name} cannot be read: {e}"))?;
-    let damaged = || format!("its file blobs/{name} is damaged");
-    let (crc, rest) = content.split_at_checked(4).ok_or_else(damaged)?;
-    let crc = crc.try_into().map(u32::from_le_bytes).map_err(|_| damaged())?;
+        .map_err(|e| io::Error::new(e.kind(), format!("its file blobs/{name} cannot be read: {e}")))?;
+    let damaged = || damaged(format!("its file blobs/{name} is damaged"));
+    let (crc, rest) = content.split_first_chunk().ok_or_else(damaged)?;
     match rest.split_first() {
-        Some((found, body)) if *found == kind && crc32fast::hash(rest) == crc => Ok(body.to_vec()),
+        Some((found, body)) if *found == kind && crc32fast::hash(rest) == u32::from_le_bytes(*crc) => Ok(body.to_vec()),
         Some(_) | None => Err(damaged()),
     }
 }
