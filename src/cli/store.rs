@@ -395,3 +395,34 @@ fn size(bytes: u64) -> String {
 fn plural(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_imported_while_uids_json_cannot_be_read_and_a_damaged_one_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateDir::create(directory.path().join("state")).unwrap();
+        let file = state.uids_json();
+        let empty = ImportArgs { file: None, empty: true, partial: false, replace: true };
+        uids::turn(&file, Duration::ZERO).unwrap().record("dunepro", 5678).unwrap();
+        // It is refused as long as everybody may write to it.
+        let mode = |mode| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o606);
+        let refused = import(&state, &empty).unwrap_err();
+        assert!(refused.message.contains("uids.json"), "{}", refused.message);
+        assert!(!state.store().exists());
+        mode(0o600);
+        import(&state, &empty).unwrap();
+        assert_eq!(uids::read(&file).unwrap(), BTreeMap::from([("dunepro".to_owned(), 5678)]));
+        fs::write(&file, "{\"mu2epro").unwrap();
+        import(&state, &empty).unwrap();
+        let kept = fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().path());
+        let is_kept = |path: &PathBuf| path.to_string_lossy().contains("uids.json.damaged-");
+        assert_eq!(kept.filter(is_kept).map(|kept| fs::read(kept).unwrap()).collect::<Vec<_>>(), [b"{\"mu2epro"]);
+    }
+}
