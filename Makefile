@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 CARGO_DENY_VERSION := 0.20.2
 
-.PHONY: help demo test fmt clippy doc deny advisories unit torture torture-crash torture-fire torture-store bench fuzz lab release
+.PHONY: help demo test fmt clippy doc deny advisories unit unit-lab unit-others torture torture-crash torture-fire torture-store bench fuzz lab release
 help:
 	@echo "make demo    install what is missing, build, raise the laboratory, run token-push on it, prove the tokens, take it down"
 	@echo "make test    formatting, lints, documentation, dependencies, unit, property, snapshot and laboratory tests"
@@ -30,18 +30,30 @@ doc:
 
 # Advisories need a database that is fetched from the network; `make advisories` checks them where that is possible.
 # It looks at the crates of every target, and a build has fetched those of one. Built without optimisation: it works for 3 s
-# then, and is there two and a half minutes sooner.
+# then, and is there two and a half minutes sooner. What is fuzzed is what is shipped only while its lock file is in step.
 deny:
 	cargo fetch --locked
+	cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 	@command -v cargo-deny >/dev/null || cargo install --debug --locked --version $(CARGO_DENY_VERSION) cargo-deny
 	cargo deny --offline check bans licenses sources
 
 advisories:
 	cargo deny check advisories
 
-# With the crash points of src/crash_point.rs. A release must not have them, and does not compile with them.
+# With the crash points of src/crash_point.rs. A release must not have them, and does not compile with them. Tests in the
+# laboratory wait much of their time, most of them for one thing after the other: the others run beside them.
+TEST := cargo test --locked --features failpoints
 unit:
-	cargo test --locked --features failpoints
+	$(TEST) --no-run
+	$(MAKE) --jobs=2 unit-lab unit-others
+
+unit-lab:
+	$(TEST) --test 'lab_*'
+
+unit-others:
+	@! ls tests | grep '^l' | grep -v '^lab_' || { echo "the patterns below leave these out"; exit 1; }
+	$(TEST) --lib --bins --test '[!l]*'
+	$(TEST) --doc
 
 bench:
 	cargo bench --locked
@@ -51,19 +63,19 @@ torture: torture-store torture-crash torture-fire
 
 # The power fails a hundred times.
 torture-store:
-	MT_TORTURE=1 cargo test --locked --features failpoints --test store_disk -- --nocapture
+	MT_TORTURE=1 $(TEST) --test store_disk -- --nocapture
 
 # Every crash point with and without the guardian, in the laboratory too; every pair of crashes; many more random kills.
 # The 20,000 pairs take a day on a disk and an hour or two in memory: MT_CRASH_PLACE=/dev/shm. MT_CRASH_STRIDE=20 tries every 20th.
 torture-crash: lab
-	MT_CRASH_TORTURE=1 MT_CRASH_PAIRS=$${MT_CRASH_PAIRS:-500} cargo test --locked --features failpoints --test crash_points --test lab_crash -- --nocapture
-	MT_KILL_ROUNDS=$${MT_KILL_ROUNDS:-1000} cargo test --locked --features failpoints --test engine_kill -- --nocapture
-	MT_KILL_ROUNDS=$${MT_LAB_KILL_ROUNDS:-100} cargo test --locked --features failpoints --test lab_kill -- --nocapture
+	MT_CRASH_TORTURE=1 MT_CRASH_PAIRS=$${MT_CRASH_PAIRS:-500} $(TEST) --test crash_points --test lab_crash -- --nocapture
+	MT_KILL_ROUNDS=$${MT_KILL_ROUNDS:-1000} $(TEST) --test engine_kill -- --nocapture
+	MT_KILL_ROUNDS=$${MT_LAB_KILL_ROUNDS:-100} $(TEST) --test lab_kill -- --nocapture
 
 # From a round that differs every time: FIRE_SEED and FIRE_ROUNDS choose others.
 torture-fire: lab
 	FIRE_SEED=$${FIRE_SEED:-$$(date +%s)} FIRE_ROUNDS=$${FIRE_ROUNDS:-forever} \
-	    cargo test --locked --features failpoints --test fire -- --nocapture
+	    $(TEST) --test fire -- --nocapture
 
 fuzz:
 	fuzz/run

@@ -46,6 +46,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("record", record),
     ("history", history),
     ("import_file", import_file),
+    ("sidecar", sidecar),
     ("command_line", command_line),
     ("token", token),
     ("redaction", redaction),
@@ -282,6 +283,46 @@ fn in_memory(work: impl FnOnce(&Path)) {
     crate::private_dir::create(&place).expect("there is room in memory");
     work(&place);
     cleared();
+}
+
+/// `store.json`, with the store's id for `@`: refused, and the store stays as it is; or believed, and the store can be written.
+/// Whatever it says, nothing is lost.
+pub fn sidecar(data: &[u8]) {
+    in_memory(|place| {
+        let state = StateDir::create(place.join("state")).expect("a directory of ours");
+        let open = |access| Store::open(&state, access);
+        let write = |store: &Store, number: u64| {
+            store.write_blocking(move |tx| tx.put_counter("fuzz", &number)).expect("it can be written");
+        };
+        let store = open(Access::ReadWrite).expect("it can be made");
+        write(&store, 1);
+        store.close();
+        let path = state.sidecar();
+        let own = std::fs::read(&path).expect("it has one");
+        let id = serde_json::from_slice::<serde_json::Value>(&own).expect("it is JSON")["store_id"].clone();
+        let parts: Vec<&[u8]> = data.split(|byte| *byte == b'@').collect();
+        let said = parts.join(id.as_str().expect("a ULID").as_bytes());
+        std::fs::write(&path, said).expect("there is room in memory");
+        let expected = match open(Access::ReadWrite) {
+            Err(refused) => {
+                let said = refused.to_string();
+                assert!(said.contains(&*place.to_string_lossy()) && said.len() < 1_000, "{said}");
+                printable(&said);
+                1
+            }
+            Ok(store) => {
+                write(&store, 2);
+                store.close();
+                open(Access::ReadWrite).expect("what was just written").close();
+                2
+            }
+        };
+        std::fs::write(&path, own).expect("there is room in memory");
+        let store = open(Access::ReadOnly).expect("it is as it was");
+        let found = store.read_blocking(|view| view.counter::<u64>("fuzz")).expect("it is there");
+        assert_eq!(found.expect("it can be read"), Some(expected));
+        store.close();
+    });
 }
 
 fn import_in(place: &Path, data: &[u8]) {
