@@ -47,19 +47,21 @@ impl Book {
         let why = match self.store.clone() {
             Err(why) => why,
             Ok(store) => match in_time(in_store(&store, account.as_str(), uid)).await {
-                Ok(before) => {
-                    let note = self.beside(&store).await.err().map(|error| {
+                Ok((before, now)) => {
+                    let beside = self.beside(&store).await.err().map(|error| {
                         tracing::warn!("cannot write {}: {}", self.file.display(), error.why);
                         format!("it is not in {}: {}", self.file.display(), error.why)
                     });
-                    return Ok(Recorded { before, note });
+                    let newer = (now != uid).then(|| format!("{uid} is not recorded: {now} was, later"));
+                    let notes: Vec<String> = newer.into_iter().chain(beside).collect();
+                    return Ok(Recorded { before, now, note: (!notes.is_empty()).then(|| notes.join("; ")) });
                 }
                 Err(why) => self.without_store("cannot record a UID in the store", why),
             },
         };
         let account = account.to_string();
         let before = self.in_turn(move |turn| turn.record(&account, uid)).await?;
-        Ok(Recorded { before, note: Some(format!("only {} has it: {why}", self.file.display())) })
+        Ok(Recorded { before, now: uid, note: Some(format!("only {} has it: {why}", self.file.display())) })
     }
 
     async fn all(&mut self) -> Result<BTreeMap<String, u32>, UidError> {
@@ -169,25 +171,28 @@ async fn taken_in(store: &Store, alone: BTreeMap<String, KnownUid>) -> Result<BT
     store.write(move |tx| take_in(tx, alone)).await
 }
 
-async fn in_store(store: &Store, account: &str, uid: u32) -> Result<Option<u32>, StoreError> {
+async fn in_store(store: &Store, account: &str, uid: u32) -> Result<(Option<u32>, u32), StoreError> {
     // If it comes too late, what the file has got meanwhile is the newer word.
     let (account, known) = (account.to_owned(), KnownUid { uid, recorded_at: Timestamp::now() });
     store.write(move |tx| put_unless_later(tx, &account, known)).await
 }
 
-/// Records a UID, unless the store has got a newer one since; says what it had before. A write that waits in line is done
-/// when nobody waits for it any more, too.
-fn put_unless_later(tx: &mut Tx<'_>, account: &str, known: KnownUid) -> Result<Option<u32>, StoreError> {
+/// Records a UID, unless the store has got a newer one since; says what it had before, and what it has now. A write that
+/// waits in line is done when nobody waits for it any more, too.
+fn put_unless_later(tx: &mut Tx<'_>, account: &str, known: KnownUid) -> Result<(Option<u32>, u32), StoreError> {
     let before = tx.uid(account)?;
-    match before {
-        // A time that is yet to come is of a clock that was wrong, and says nothing.
-        Some(held) if held.recorded_at > known.recorded_at && held.recorded_at <= Timestamp::now() => {
+    let now = match before {
+        Some(held) if uids::is_later(held, known) => {
             let (uid, stays) = (known.uid, held.uid);
             tracing::warn!(account, uid, stays, "a UID has come to the store late and is older than the store's");
+            held.uid
         }
-        Some(_) | None => tx.put_uid(account, known)?,
-    }
-    Ok(before.map(|held| held.uid))
+        Some(_) | None => {
+            tx.put_uid(account, known)?;
+            known.uid
+        }
+    };
+    Ok((before.map(|held| held.uid), now))
 }
 
 /// The store's answer, if it comes within [`STORE_WITHIN`].
@@ -242,8 +247,11 @@ mod tests {
         let (_directory, state) = state();
         let store = open(&state);
         let book = SessionUids::new(Some(store.clone()), state.uids_json());
-        assert_eq!(book.record(&account(), 1234).await.unwrap(), Recorded { before: None, note: None });
-        assert_eq!(book.record(&account(), 4321).await.unwrap(), Recorded { before: Some(1234), note: None });
+        assert_eq!(book.record(&account(), 1234).await.unwrap(), Recorded { before: None, now: 1234, note: None });
+        assert_eq!(
+            book.record(&account(), 4321).await.unwrap(),
+            Recorded { before: Some(1234), now: 4321, note: None }
+        );
         let expected = uids([("dunepro", 4321)]);
         assert_eq!(book.all().await.unwrap(), expected);
         assert_eq!(uids::read(&state.uids_json()).unwrap(), expected);
@@ -347,6 +355,18 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_wrong_when_the_store_got_a_uid_keeps_out_none_that_is_learnt_without_it() {
+        let (_directory, state) = state();
+        let (store, file) = (open(&state), state.uids_json());
+        let ahead = KnownUid { uid: 9999, recorded_at: Timestamp::now() + SignedDuration::from_secs(3600) };
+        store.write_blocking(move |tx| tx.put_uid("dunepro", ahead)).unwrap();
+        uids::turn(&file, TURN_WITHIN).unwrap().record("dunepro", 5678).unwrap();
+        agree(&store, &file).unwrap();
+        assert_eq!(plain(held(&store)), uids([("dunepro", 5678)]));
+        assert_eq!(uids::read(&file).unwrap(), uids([("dunepro", 5678)]));
+    }
+
+    #[test]
     fn a_uid_that_comes_to_the_store_late_does_not_undo_a_newer_one() {
         let (_directory, state) = state();
         let store = open(&state);
@@ -356,10 +376,10 @@ mod tests {
         };
         let now = Timestamp::now();
         let ago = |seconds| now - SignedDuration::from_secs(seconds);
-        assert_eq!(put(9999, ago(1)), None);
-        assert_eq!(put(5678, ago(2)), Some(9999));
+        assert_eq!(put(9999, ago(1)), (None, 9999));
+        assert_eq!(put(5678, ago(2)), (Some(9999), 9999));
         assert_eq!(plain(held(&store)), uids([("dunepro", 9999)]));
-        assert_eq!(put(1111, now), Some(9999));
+        assert_eq!(put(1111, now), (Some(9999), 1111));
         assert_eq!(plain(held(&store)), uids([("dunepro", 1111)]));
         // A clock that was wrong keeps no UID out.
         put(2222, ago(-3600));

@@ -87,10 +87,15 @@ fn held_entries(held: &BTreeMap<String, u32>) -> Entries {
     held.iter().map(|(account, uid)| (account.clone(), Entry::Held(*uid))).collect()
 }
 
+/// Is what the store holds the later word? A time that is yet to come is of a clock that was wrong, and says nothing.
+pub fn is_later(held: KnownUid, other: KnownUid) -> bool {
+    held.recorded_at > other.recorded_at && held.recorded_at <= Timestamp::now()
+}
+
 /// Adds those to what the store says that were recorded later.
 pub fn newest(mut known: BTreeMap<String, KnownUid>, alone: BTreeMap<String, KnownUid>) -> BTreeMap<String, KnownUid> {
     for (account, uid) in alone {
-        if known.get(&account).is_none_or(|held| held.recorded_at < uid.recorded_at) {
+        if known.get(&account).is_none_or(|held| held.recorded_at != uid.recorded_at && !is_later(*held, uid)) {
             known.insert(account, uid);
         }
     }

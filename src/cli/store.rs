@@ -289,7 +289,12 @@ fn import(state: &StateDir, args: &ImportArgs) -> Result<ExitCode, Failed> {
     let imported = store::import(state, &order, &Options::default()).map_err(|e| of_import(&e))?;
     // Before what may fail now: the store is replaced.
     output::write_err(&told_of_import(&imported));
-    let damaged = uids::turn(&file, uids::TURN_WITHIN).and_then(|turn| turn.keep_damaged());
+    let damaged = match uids::read(&file) {
+        Err(error) if uids::is_damaged(&error) => {
+            uids::turn(&file, uids::TURN_WITHIN).and_then(|turn| turn.keep_damaged())
+        }
+        Ok(_) | Err(_) => Ok(None),
+    };
     match damaged.map_err(|e| of_file("keep what is damaged of", e))? {
         Some((error, kept)) => output::write_err(&format!(
             "{} could not be read ({error}) and is kept: {}; compare its UIDs with `mt uids list`\n",

@@ -55,7 +55,11 @@ fn list(site: &Site, format: OutputFormat) -> Result<ExitCode, Failed> {
     let store = Store::open(&state, Access::ReadOnly).map_err(|e| of_store(&e))?;
     let stored = store.read_blocking(|view| view.uids()).and_then(|u| u).map_err(|e| of_store(&e))?;
     // As a run does that cannot put them into the store.
-    let alone = uids::alone(&state.uids_json()).unwrap_or_default();
+    let alone = uids::alone(&state.uids_json()).unwrap_or_else(|error| {
+        let file = state.uids_json();
+        output::write_err(&format!("{} cannot be read, and may have newer UIDs: {error}\n", file.display()));
+        BTreeMap::new()
+    });
     let rows = rows(site, &stored, alone);
     let text = match format {
         OutputFormat::Table => table(&rows),
@@ -117,10 +121,14 @@ fn set(site: &Site, account: &str, uid: u32) -> Result<ExitCode, Failed> {
             Ok(before)
         })
         .map_err(|e| of_store(&e))?;
-    follow(&store, &state.uids_json())
-        .map_err(|e| Failed::new(codes::UNEXPECTED, format!("cannot write {}: {e}", state.uids_json().display())))?;
+    let beside = follow(&store, &state.uids_json());
     store.close();
     let was = before.map_or_else(|| "unknown before".to_owned(), |b| format!("was {}", b.uid));
     output::write_err(&format!("{account}: {uid} ({was})\n"));
+    beside.map_err(|e| {
+        let file = state.uids_json();
+        let message = format!("the store has it, and {} does not: {e}", file.display());
+        Failed::new(codes::UNEXPECTED, message).next("mend that: the next run brings the file into step")
+    })?;
     Ok(ExitCode::Success)
 }

@@ -41,6 +41,8 @@ pub struct UidError {
 pub struct Recorded {
     /// The UID that was recorded before.
     pub before: Option<u32>,
+    /// The one that is recorded now: another process may have recorded a newer one first.
+    pub now: u32,
     /// A remark for people: where it is not recorded.
     pub note: Option<String>,
 }

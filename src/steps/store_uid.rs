@@ -67,8 +67,8 @@ impl StoreUid {
             Failure::new(Class::Permanent, UIDS_UNUSABLE, format!("no UID of {account} was fetched in this run"))
         })?;
         let recorded = accounts.uids()?.record(account, uid).await.map_err(|error| unusable(&error))?;
-        accounts.note_stored(account, uid);
-        let stored = Stored { uid, before: recorded.before };
+        accounts.note_stored(account, recorded.now);
+        let stored = Stored { uid: recorded.now, before: recorded.before };
         let changed = stored.change().map(|(old, new)| format!("the UID has changed: {old} before, {new} now"));
         let notes: Vec<String> = changed.into_iter().chain(recorded.note).collect();
         Ok(Success { detail: serde_json::to_value(stored).ok(), note: None }.with_notes(&notes))

@@ -340,7 +340,7 @@ fn a_uid_that_was_learnt_without_the_store_is_pushed_to_and_comes_into_the_store
         assert!(!pushes.is_empty() && pushes.iter().all(|push| push.contains("vt_u4321")), "{pushes:?}");
     };
     // A process that is stopped while it writes the file: what the file alone has stays there, and counts.
-    let turn = fs::File::open(corner.state()).unwrap();
+    let turn = fs::File::open(corner.state().join("uids.lock")).unwrap();
     turn.lock().unwrap();
     push();
     assert_eq!(beside(&corner)["dunepro"]["uid"], 4321, "{}", beside(&corner));

@@ -31,7 +31,7 @@ impl UidBook for Book {
                 return Err(UidError { doing: "write", why: "no space".to_owned() });
             }
             let before = self.uids.lock().unwrap().insert(account.to_string(), uid + self.lie);
-            Ok(Recorded { before, note: None })
+            Ok(Recorded { before, now: uid, note: None })
         })
     }
 }
