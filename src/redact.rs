@@ -125,10 +125,22 @@ fn redact_once(text: Cow<'_, str>) -> Cow<'_, str> {
 /// What a server at this URL says, without the password that it was told with it, or the name where there is no password.
 pub(crate) fn without_login(url: &Url, text: &str) -> String {
     let login = url.password().unwrap_or(url.username());
-    // It is told as it was meant, and may be repeated as it is written.
     let decoded = percent_decode_str(login).decode_utf8_lossy();
-    let text = Secret::new(decoded.into_owned()).out_of(text);
-    Secret::new(login.to_owned()).out_of(&text)
+    // As it is meant, as it is written, and as JSON writes it, with letters or without.
+    let json = |c: char| match c {
+        '"' | '\\' => format!("\\{c}"),
+        c if c.is_ascii() => c.to_string(),
+        c => c.encode_utf16(&mut [0; 2]).iter().map(|half| format!("\\u{half:04x}")).collect(),
+    };
+    let escaped = |c: char| if c.is_ascii() { json(c) } else { c.to_string() };
+    let forms = [
+        decoded.to_string(),
+        login.to_owned(),
+        decoded.chars().map(escaped).collect(),
+        decoded.chars().map(json).collect(),
+    ];
+    // Control characters first: what hides behind one now would be whole without it.
+    forms.into_iter().fold(without_control(text).into_owned(), |text, form| Secret::new(form).out_of(&text))
 }
 
 /// A URL for people to see: a user's name and password in it are for the server alone.

@@ -188,9 +188,12 @@ impl FerryClient {
                 let message = format!("what answers at {place} is not FERRY: a page of HTML");
                 failed(Class::Transient, FERRY_ANSWER, message)
             }
-            // Taken out only of what is told: a UID may have the same digits.
-            StatusCode::OK => answer::uid(body, account.as_str())
-                .map_err(|failure| answer::uid(said.as_bytes(), account.as_str()).err().unwrap_or(failure)),
+            // Taken out only of what is told: a UID may have the same digits, and JSON may have written it otherwise.
+            StatusCode::OK => answer::uid(body, account.as_str()).map_err(|failure| Failure {
+                message: without_login(url, &failure.message),
+                output: failure.output.map(|output| without_login(url, &output)),
+                ..failure
+            }),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let who = match self.method {
                     AuthMethod::Tls => "the client certificate ferry.hostCert",
@@ -336,17 +339,21 @@ mod tests {
     #[test]
     fn what_ferry_repeats_of_the_login_in_its_address_is_not_told() {
         let client = FerryClient::new(Ferry::default(), AuthMethod::Tls);
-        let (url, account) = ("https://mt:12345@ferry.example.org".parse().unwrap(), AccountName::checked("dunepro"));
-        let read = |status, body: &str| client.read(status, body.as_bytes(), &account, &url);
-        for body in [r#"{"ferry_status":"failure","ferry_error":["no mt/12345"]}"#, "no mt/12345"] {
+        let account = AccountName::checked("dunepro");
+        let read = |password: &str, status, body: &str| {
+            let url = format!("https://mt:{password}@ferry.example.org").parse().unwrap();
+            client.read(status, body.as_bytes(), &account, &url)
+        };
+        let failure = r#"{"ferry_status":"failure","ferry_error":["no mt/p\"\u00e4ss"]}"#;
+        for body in [failure, "no mt/p\"ä\u{1}ss"] {
             for status in [StatusCode::OK, StatusCode::UNAUTHORIZED] {
-                let failure = read(status, body).unwrap_err();
-                assert!(!format!("{failure:?}").contains("12345"), "{failure:?}");
-                assert!(format!("{failure:?}").contains("mt/[redacted]"), "{failure:?}");
+                let failure = read("p%22%C3%A4ss", status, body).unwrap_err();
+                let said = format!("{failure:?}");
+                assert!(said.contains("mt/[redacted]") && !said.contains("ss\""), "{said}");
             }
         }
         let found = r#"{"ferry_status":"success","ferry_error":[],"ferry_output":{"uid":12345,"username":"dunepro"}}"#;
-        assert_eq!(read(StatusCode::OK, found), Ok(12345));
+        assert_eq!(read("12345", StatusCode::OK, found), Ok(12345), "a UID may have the same digits");
     }
 
     #[tokio::test]
