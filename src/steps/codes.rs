@@ -323,7 +323,10 @@ pub const EXPLANATIONS: &[(Code, &str, &str)] = &[
         STORER_FILES,
         "the storer's file in /tmp cannot be used",
         "condor_vault_storer works with files in /tmp. Something is in the way there: a link, or somebody else's file.\n\
-         Remove it. An HTCondor of 2023 or newer gives every run file names of its own.",
+         Remove it. An HTCondor of 2023 or newer gives every run file names of its own.\n\
+         \n\
+         Where the message speaks of another service, two kept tokens would have one name: the one for a credd x of\n\
+         dune_production, and that of x-dune_production. Nothing is to be removed then: name the credd by its full host name.",
     ),
     (
         STORER_OPTIONS,

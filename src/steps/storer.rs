@@ -67,7 +67,8 @@ impl StorerFiles {
     ) -> Result<(Files<'a>, Option<String>), Failure> {
         let mut files = if self.is_isolated(&world.environment, attempt).await? {
             // Nobody can guess it. The process's own id would not do: it is in the arguments of kinit and htgettoken, which
-            // everybody can read, and whoever knows a name in /tmp before us can take it. The guardian removes by that id.
+            // everybody can read, and whoever knows a name in /tmp before us can take it. (The htgettoken that the storer
+            // starts shows this one, too: for the time of one attempt.) The guardian removes by that id.
             let id = format!("mt{}-{}", world.process, Ulid::new());
             Files::named(&id.clone(), Some(id), service, None)
         } else {
