@@ -155,7 +155,8 @@ fn ours_beside(path: &Path) -> Vec<PathBuf> {
 pub fn earlier_fallbacks() -> Vec<PathBuf> {
     let in_memory = below(Path::new(IN_MEMORY));
     let beside = ours_beside(&in_memory);
-    let places = runtime_dir().map(|dir| below(&dir)).into_iter().chain([in_memory]).chain(beside);
+    let runtime = runtime_dir().filter(|dir| open_shared(dir).is_ok());
+    let places = runtime.map(|dir| below(&dir)).into_iter().chain([in_memory]).chain(beside);
     places.filter(|path| is_ours(path)).collect()
 }
 

@@ -56,13 +56,15 @@ impl Lease {
         self.name_us_after(0);
     }
 
-    /// Leaves so many bytes as they are.
+    /// Leaves so many bytes as they are: whole lines.
     fn name_us_after(&mut self, length: u64) {
         let (run, process) = self.ours;
+        // At once: half a line would hide whom to bury.
+        let line = format!("{run} {process}\n");
         let mut write = || {
             self.file.set_len(length)?;
             self.file.seek(SeekFrom::Start(length))?;
-            writeln!(self.file, "{run} {process}")
+            self.file.write_all(line.as_bytes())
         };
         // For the one who finds it held, and for our heir: a full disk must not keep us from the work.
         if let Err(error) = write() {
