@@ -203,11 +203,11 @@ fn password(login: &MailLogin) -> Result<Secret, Failure> {
     if about.mode() & 0o077 != 0 {
         return Err(wrong(format!("others can read it (mode {:o})", about.mode() & 0o777)));
     }
-    let mut text = String::new();
-    opened.take(MOST_PASSWORD + 1).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
-    if text.len() as u64 > MOST_PASSWORD {
+    if about.len() > MOST_PASSWORD {
         return Err(wrong(format!("it is larger than {MOST_PASSWORD} bytes")));
     }
+    let mut text = String::new();
+    opened.take(MOST_PASSWORD).read_to_string(&mut text).map_err(|error| wrong(error.to_string()))?;
     let text = text.trim_end_matches(['\r', '\n']);
     if text.is_empty() || text.contains(['\r', '\n']) {
         return Err(wrong("it does not hold one line".to_owned()));

@@ -249,19 +249,34 @@ async fn several_mails_go_over_one_connection() {
     assert_eq!(heard.lock().unwrap().iter().filter(|line| line.starts_with("EHLO")).count(), 1);
 }
 
-#[tokio::test]
-async fn a_password_file_that_others_can_read_is_not_used() {
+fn password_file(text: &str, mode: u32) -> (tempfile::TempDir, PathBuf) {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("password");
+    std::fs::write(&file, text).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    (directory, file)
+}
+
+#[tokio::test]
+async fn a_password_file_that_others_can_read_is_not_used() {
     // Whoever redacts first finds one word of it.
-    std::fs::write(&file, "labpass hunter2\n").unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let (_directory, file) = password_file("labpass hunter2\n", 0o640);
     let (mut email, _) = server(Temper::Good).await;
     email.login = Some(MailLogin { username: "labuser".to_owned(), password_file: file });
     let failure = notify(Some(email), &waiting()).await.unwrap_err();
     assert_eq!(failure.code, PASSWORD_FILE);
     assert!(failure.message.contains("others can read it (mode 640)"), "{failure:?}");
+}
+
+#[tokio::test]
+async fn a_password_file_that_is_too_large_is_not_used_in_part() {
+    let (_directory, file) = password_file(&"x".repeat(5_000), 0o600);
+    let (mut email, _) = server(Temper::Good).await;
+    email.login = Some(MailLogin { username: "labuser".to_owned(), password_file: file });
+    let failure = notify(Some(email), &waiting()).await.unwrap_err();
+    assert_eq!(failure.code, PASSWORD_FILE);
+    assert!(failure.message.contains("larger than 4096 bytes"), "{failure:?}");
 }
 
 #[tokio::test]
@@ -275,12 +290,8 @@ async fn a_server_without_starttls_gets_nothing_when_it_is_demanded() {
 
 #[tokio::test]
 async fn a_password_that_the_server_repeats_is_in_no_message_and_no_token_either() {
-    use std::os::unix::fs::PermissionsExt;
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("password");
     // Whoever redacts first finds one word of it.
-    std::fs::write(&file, "labpass hunter2\n").unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let (_directory, file) = password_file("labpass hunter2\n", 0o600);
     for (temper, code, words) in [
         (Temper::RepeatsTheLogin, MAIL_LOGIN, "does not let labuser in"),
         (Temper::RepeatsItLater, MAIL_REFUSED, "5.7.1 no"),
