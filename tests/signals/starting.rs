@@ -9,14 +9,13 @@ use crate::held::{UIDS_LOCK, is_open};
 use crate::support::corner::{Corner, wait_for};
 use crate::{DUNE, LAB};
 
+const OWN: &str = r#"Workflow(name: "own", for_each: Service, deadline: "5m", steps: [Step(name: "first", action: Exec(command: ["true"]), timeout: "1m")])"#;
+
 #[test]
 fn a_signal_that_comes_in_line_for_the_store_ends_the_run_before_it_begins() {
     let Some(lab) = &*LAB else { return };
     let corner = Corner::new(lab, "in-line");
-    corner.workflow(
-        "own",
-        r#"Workflow(name: "own", for_each: Service, deadline: "5m", steps: [Step(name: "first", action: Exec(command: ["true"]), timeout: "1m")])"#,
-    );
+    corner.workflow("own", OWN);
     let words = ["run", "own", "-s", DUNE];
     corner.run(&words).exits(0);
     let queue = corner.state().join("queue.lock");
@@ -59,10 +58,7 @@ fn a_signal_that_comes_in_line_for_the_store_ends_the_run_before_it_begins() {
 fn a_signal_that_comes_while_store_and_uids_are_compared_ends_the_run_before_it_begins() {
     let Some(lab) = &*LAB else { return };
     let corner = Corner::new(lab, "comparing");
-    corner.workflow(
-        "own",
-        r#"Workflow(name: "own", for_each: Service, deadline: "5m", steps: [Step(name: "first", action: Exec(command: ["true"]), timeout: "1m")])"#,
-    );
+    corner.workflow("own", OWN);
     let words = ["run", "own", "-s", DUNE];
     corner.run(&["uids", "set", "dunepro", "1234"]).exits(0);
     let (uids, lock) = (corner.state().join("uids.json"), corner.state().join(UIDS_LOCK));

@@ -12,10 +12,10 @@ fn db(state: &StateDir) -> PathBuf {
     state.store().join("db")
 }
 
-/// How long the log is without the zeros behind it.
 /// As sled makes them.
 const SEGMENT: u64 = 512 * 1024;
 
+/// How long the log is without the zeros behind it.
 fn written(state: &StateDir) -> u64 {
     fs::read(db(state)).unwrap().iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1
 }
