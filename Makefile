@@ -42,7 +42,8 @@ advisories:
 
 # With the crash points of src/crash_point.rs. A release must not have them, and does not compile with them. Tests in the
 # laboratory wait much of their time, most of them for one thing after the other: the others run beside them.
-TEST := cargo test --locked --features failpoints
+# Without MAKEFLAGS, by which cargo would look for a jobserver that it is not given.
+TEST := MAKEFLAGS= cargo test --locked --features failpoints
 unit:
 	$(TEST) --no-run
 	$(MAKE) --jobs=2 unit-lab unit-others
